@@ -1,0 +1,180 @@
+"""PyTorch's arithmetic operators with options, and those that are a few elementwise operations
+of ours.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from batucada.ir.graph import Node
+from batucada.ops.base import make, translates
+from batucada.ops.create import scalar
+from batucada.ops.elementwise import argument_dtype, cast, tensor
+from batucada.ops.view import expand
+
+
+def scaled(x: Node, factor: Any) -> Node:
+    return x if factor == 1 else make("mul", x, scalar(factor, x.type.dtype))
+
+
+def scaled_sum(x: Node, alpha: Any, y: Node, beta: Any) -> Node:
+    """alpha * x + beta * y"""
+    return scaled(x, alpha) if beta == 0 else make("add", scaled(x, alpha), scaled(y, beta))
+
+
+@translates("aten.add.Tensor", "aten.add.Scalar")
+def _add(x: Any, y: Any, alpha: Any = 1) -> Node:
+    dtype = argument_dtype((x, y))
+    return make("add", tensor(x, dtype), scaled(tensor(y, dtype), alpha))
+
+
+@translates("aten.sub.Tensor", "aten.sub.Scalar")
+def _sub(x: Any, y: Any, alpha: Any = 1) -> Node:
+    dtype = argument_dtype((x, y))
+    return make("sub", tensor(x, dtype), scaled(tensor(y, dtype), alpha))
+
+
+@translates("aten.rsub.Tensor", "aten.rsub.Scalar")
+def _rsub(x: Any, y: Any, alpha: Any = 1) -> Node:
+    return _sub(y, x, alpha)
+
+
+@translates("aten.pow.Tensor_Scalar")
+def _pow(x: Node, exponent: float) -> Node:
+    dtype = argument_dtype((x, exponent))
+    x = cast(x, dtype)
+    simple = {
+        1: lambda: x,
+        2: lambda: make("mul", x, x),
+        3: lambda: make("mul", make("mul", x, x), x),
+    }
+    if exponent in simple:
+        return simple[int(exponent)]()
+    if x.type.is_float and exponent in (0.5, -0.5, -1):
+        return make({0.5: "sqrt", -0.5: "rsqrt", -1: "reciprocal"}[exponent], x)
+    return make("pow", x, scalar(exponent, dtype))
+
+
+@translates("aten.square.default")
+def _square(x: Node) -> Node:
+    return make("mul", x, x)
+
+
+@translates("aten.div.Tensor_mode", "aten.div.Scalar_mode")
+def _div_mode(x: Any, y: Any, *, rounding_mode: str | None = None) -> Node:
+    dtype = argument_dtype((x, y))
+    if rounding_mode == "floor":
+        return make("floor_div", tensor(x, dtype), tensor(y, dtype))
+    floats: Any = dtype if dtype[0] in "fb" and dtype != "bool" else "f32"
+    if rounding_mode is None:
+        return make("div", tensor(x, floats), tensor(y, floats))
+    quotient = make("div", tensor(x, dtype), tensor(y, dtype))
+    return make("trunc", quotient) if quotient.type.is_float else quotient
+
+
+@translates(
+    "aten.where.self", "aten.where.ScalarOther", "aten.where.ScalarSelf", "aten.where.Scalar"
+)
+def _where(condition: Node, x: Any, y: Any) -> Node:
+    dtype = argument_dtype((x, y))
+    return make("where", cast(condition, "bool"), tensor(x, dtype), tensor(y, dtype))
+
+
+@translates("aten.masked_fill.Scalar", "aten.masked_fill.Tensor")
+def _masked_fill(x: Node, mask: Node, value: Any) -> Node:
+    return make("where", cast(mask, "bool"), tensor(value, x.type.dtype), x)
+
+
+@translates("aten.clamp.default", "aten.clamp.Tensor", "aten.clip.default")
+def _clamp(x: Node, low: Any = None, high: Any = None) -> Node:
+    dtype = argument_dtype(tuple(v for v in (x, low, high) if v is not None))
+    out = cast(x, dtype)
+    if low is not None:
+        out = make("maximum", out, tensor(low, dtype))
+    return out if high is None else make("minimum", out, tensor(high, dtype))
+
+
+@translates("aten.clamp_min.default", "aten.clamp_min.Tensor")
+def _clamp_min(x: Node, low: Any) -> Node:
+    return _clamp(x, low)
+
+
+@translates("aten.clamp_max.default", "aten.clamp_max.Tensor")
+def _clamp_max(x: Node, high: Any) -> Node:
+    return _clamp(x, None, high)
+
+
+@translates("aten.addcmul.default")
+def _addcmul(x: Node, a: Node, b: Node, *, value: Any = 1) -> Node:
+    return make("add", x, scaled(make("mul", a, b), value))
+
+
+@translates("aten.addcdiv.default")
+def _addcdiv(x: Node, a: Node, b: Node, *, value: Any = 1) -> Node:
+    return make("add", x, scaled(make("div", a, b), value))
+
+
+@translates("aten.lerp.Scalar", "aten.lerp.Tensor")
+def _lerp(x: Node, end: Node, weight: Any) -> Node:
+    return make("add", x, make("mul", tensor(weight, x.type.dtype), make("sub", end, x)))
+
+
+@translates("aten.fill.Scalar")
+def _fill(x: Node, value: Any) -> Node:
+    return expand(scalar(value, x.type.dtype), x.type.shape)
+
+
+@translates("aten.copy.default")
+def _copy(x: Node, source: Node, non_blocking: bool = False) -> Node:
+    return expand(cast(source, x.type.dtype), x.type.shape)
+
+
+@translates("aten.logical_and.default")
+def _logical_and(x: Node, y: Node) -> Node:
+    return make("and", cast(x, "bool"), cast(y, "bool"))
+
+
+@translates("aten.logical_or.default")
+def _logical_or(x: Node, y: Node) -> Node:
+    return make("or", cast(x, "bool"), cast(y, "bool"))
+
+
+@translates("aten.logical_xor.default")
+def _logical_xor(x: Node, y: Node) -> Node:
+    return make("xor", cast(x, "bool"), cast(y, "bool"))
+
+
+@translates("aten.isfinite.default")
+def _isfinite(x: Node) -> Node:
+    return make("eq", make("sub", x, x), scalar(0, x.type.dtype))
+
+
+def _other_of_nan(op: str, x: Node, y: Node) -> Node:
+    dtype = argument_dtype((x, y))
+    x, y = cast(x, dtype), cast(y, dtype)
+    if not x.type.is_float:
+        return make(op, x, y)
+    return make("where", make("isnan", x), y, make("where", make("isnan", y), x, make(op, x, y)))
+
+
+@translates("aten.fmax.default")
+def _fmax(x: Node, y: Node) -> Node:
+    """The larger one; where one is NaN the other"""
+    return _other_of_nan("maximum", x, y)
+
+
+@translates("aten.fmin.default")
+def _fmin(x: Node, y: Node) -> Node:
+    """The smaller one; where one is NaN the other"""
+    return _other_of_nan("minimum", x, y)
+
+
+@translates("aten.xlogy.Tensor", "aten.xlogy.Scalar_Other", "aten.xlogy.Scalar_Self")
+def _xlogy(x: Any, y: Any) -> Node:
+    """x * log(y), and 0 where x is 0 unless y is NaN"""
+    dtype = argument_dtype((x, y))
+    x, y = tensor(x, dtype), tensor(y, dtype)
+    zero = scalar(0, dtype)
+    product = make("where", make("eq", x, zero), zero, make("mul", x, make("log", y)))
+    return make("where", make("isnan", y), scalar(math.nan, dtype), product)

@@ -1,0 +1,138 @@
+"""What the compiler knows of an operation, in one record, and the tables that find it.
+
+`OPS` holds the operations a graph may contain.  `ATEN` holds the translations: a PyTorch operator's
+name to a function that builds those operations.  An operation that PyTorch has under the same
+meaning names its aten overloads in its own record; an aten operator that takes several of ours is a
+function marked `@translates`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from batucada.ir.graph import Attr, Node, Section
+from batucada.ir.types import DType, Shape, Type
+
+Kind = Literal["input", "map", "view", "create", "reduce", "contract", "index"]
+Translation = Callable[..., Any]
+
+NUMPY: dict[DType, Any] = {
+    "f64": np.float64, "f32": np.float32, "f16": np.float16, "bf16": np.float32, "i64": np.int64,
+    "i32": np.int32, "i16": np.int16, "i8": np.int8, "u8": np.uint8, "bool": np.bool_,
+}  # fmt: skip
+"""The dtype the oracle computes with; bf16 is held in float32 there."""
+
+
+class TypeRuleError(TypeError):
+    """Arguments whose shapes, dtypes or attributes an operation does not take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """`infer` gives the result's type, `ref` the meaning in numpy, `flops` the cost of one call."""
+
+    name: str
+    kind: Kind
+    infer: Callable[..., Type]
+    ref: Callable[..., np.ndarray]
+    flops_per_element: int = 1
+
+    def flops(self, out: Type, *args: Type) -> int:
+        if self.kind == "contract":
+            return 2 * out.size * args[0].shape[-1]
+        if self.kind == "reduce":
+            return args[0].size
+        return out.size * self.flops_per_element if self.kind == "map" else 0
+
+
+OPS: dict[str, Op] = {}
+ATEN: dict[str, Translation] = {}
+
+
+def define(op: Op) -> Op:
+    if op.name in OPS:
+        raise ValueError(f"operation {op.name} is defined twice")
+    OPS[op.name] = op
+    return op
+
+
+def translates(*names: str) -> Callable[[Translation], Translation]:
+    """Mark a function as the translation of these aten overloads, e.g. `aten.addmm.default`."""
+
+    def register(function: Translation) -> Translation:
+        for name in names:
+            if name in ATEN:
+                raise ValueError(f"{name} is translated twice")
+            ATEN[name] = function
+        return function
+
+    return register
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where new nodes come from: the user's `file:line` and the section of the program."""
+
+    src: str = ""
+    section: Section = "FWD"
+
+
+_origins: list[Origin] = [Origin()]
+
+
+@contextmanager
+def origin(src: str = "", section: Section = "FWD") -> Iterator[None]:
+    _origins.append(Origin(src, section))
+    try:
+        yield
+    finally:
+        _origins.pop()
+
+
+def like(node: Node) -> Any:
+    """The origin of `node`, for what replaces it."""
+    return origin(node.src, node.section)
+
+
+def make(name: str, *args: Node, **attrs: Attr) -> Node:
+    """A new node; its type is inferred.  TypeRuleError when the arguments do not fit."""
+    out = OPS[name].infer(*(arg.type for arg in args), **attrs)
+    where = _origins[-1]
+    return Node(name, args, out, tuple(attrs.items()), where.src, where.section)
+
+
+def with_args(node: Node, args: Sequence[Node]) -> Node:
+    """The same operation on other arguments of the same types."""
+    return node if tuple(args) == node.args else replace(node, args=tuple(args))
+
+
+def broadcast(*shapes: Shape) -> Shape:
+    try:
+        return np.broadcast_shapes(*shapes)
+    except ValueError:
+        raise TypeRuleError(f"shapes {' and '.join(map(str, shapes))} do not broadcast") from None
+
+
+def normal_dim(dim: int, rank: int) -> int:
+    if not -max(rank, 1) <= dim < max(rank, 1):
+        raise TypeRuleError(f"dimension {dim} is out of range for {rank} dimensions")
+    return dim % max(rank, 1)
+
+
+def normal_dims(dims: Sequence[int] | int | None, rank: int) -> tuple[int, ...]:
+    """Sorted, non-negative; all of them for None or an empty list."""
+    if isinstance(dims, int):
+        dims = (dims,)
+    if not dims:
+        return tuple(range(rank))
+    return tuple(sorted({normal_dim(dim, rank) for dim in dims})) if rank else ()
+
+
+def float_erf(x: np.ndarray) -> np.ndarray:
+    return np.vectorize(math.erf, otypes=[np.float64])(x).astype(x.dtype) if x.size else x

@@ -1,0 +1,80 @@
+"""The product: `matmul` of [..., M, K] and [..., K, N], batch dimensions broadcast."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from batucada.ir.graph import Node
+from batucada.ir.types import Type
+from batucada.ops.arithmetic import scaled_sum
+from batucada.ops.base import Op, TypeRuleError, broadcast, define, make, translates
+from batucada.ops.create import full
+from batucada.ops.elementwise import cast
+from batucada.ops.reduce import reduce
+from batucada.ops.view import permute, reshape, unsqueeze
+
+
+def _infer(a: Type, b: Type) -> Type:
+    if len(a.shape) < 2 or len(b.shape) < 2 or a.dtype != b.dtype:
+        raise TypeRuleError(f"matmul takes two matrices of one dtype, not {a} and {b}")
+    if a.shape[-1] != b.shape[-2]:
+        raise TypeRuleError(f"matmul: inner dimensions differ, {a} x {b}")
+    return Type(a.dtype, (*broadcast(a.shape[:-2], b.shape[:-2]), a.shape[-2], b.shape[-1]))
+
+
+define(Op("matmul", "contract", _infer, np.matmul))
+
+
+def matmul(a: Node, b: Node) -> Node:
+    """Operands of mixed float dtypes are computed in the wider one."""
+    if a.type.dtype != b.type.dtype:
+        wide = "f64" if "f64" in (a.type.dtype, b.type.dtype) else "f32"
+        a, b = cast(a, wide), cast(b, wide)
+    product = make("matmul", a, b)
+    if 0 in (a.type.size, b.type.size):  # a sum over nothing
+        return full(product.type.shape, 0, product.type.dtype)
+    return product
+
+
+@translates("aten.mm.default", "aten.bmm.default")
+def _mm(a: Node, b: Node) -> Node:
+    return matmul(a, b)
+
+
+@translates("aten.mv.default")
+def _mv(a: Node, x: Node) -> Node:
+    return reshape(matmul(a, reshape(x, [-1, 1])), [-1])
+
+
+@translates("aten.dot.default")
+def _dot(x: Node, y: Node) -> Node:
+    return reduce("sum", make("mul", x, y), None, keepdim=False)
+
+
+@translates("aten.addmm.default", "aten.baddbmm.default")
+def _addmm(bias: Node, a: Node, b: Node, *, beta: Any = 1, alpha: Any = 1) -> Node:
+    return scaled_sum(matmul(a, b), alpha, cast(bias, a.type.dtype), beta)
+
+
+@translates("aten._trilinear.default")
+def _trilinear(
+    a: Node, b: Node, c: Node, expand1: Any, expand2: Any, expand3: Any, sumdim: Any, *_: Any
+) -> Node:
+    """sum over `sumdim` of a * b * c, each with new dimensions at its `expand`"""
+    factors = []
+    for x, dims in ((a, expand1), (b, expand2), (c, expand3)):
+        for dim in sorted(dims):
+            x = unsqueeze(x, dim)
+        factors.append(x)
+    product = make("mul", make("mul", factors[0], factors[1]), factors[2])
+    return reduce("sum", product, tuple(sumdim), keepdim=False) if sumdim else product
+
+
+@translates("aten.linear.default")
+def _linear(x: Node, weight: Node, bias: Node | None = None) -> Node:
+    rows = reshape(x, [math.prod(x.type.shape[:-1]), x.type.shape[-1]])
+    out = reshape(matmul(rows, permute(weight, (1, 0))), [*x.type.shape[:-1], weight.type.shape[0]])
+    return out if bias is None else make("add", out, cast(bias, out.type.dtype))

@@ -1,0 +1,195 @@
+"""Elementwise operations: one line each.  Arguments have one dtype and broadcast as in numpy.
+
+They are emitted as the scalar operation of the same name in the loop language.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from batucada.ir.graph import Node
+from batucada.ir.types import DType, Type
+from batucada.ops.base import ATEN, NUMPY, Op, TypeRuleError, broadcast, define, make
+from batucada.ops.create import scalar
+
+Ref = Callable[..., np.ndarray]
+
+
+def _same(*args: Type) -> Type:
+    if len({arg.dtype for arg in args}) != 1:
+        raise TypeRuleError(f"dtypes differ: {', '.join(map(str, args))}")
+    return Type(args[0].dtype, broadcast(*(arg.shape for arg in args)))
+
+
+def _predicate(*args: Type) -> Type:
+    return Type("bool", _same(*args).shape)
+
+
+def _where(condition: Type, x: Type, y: Type) -> Type:
+    if condition.dtype != "bool":
+        raise TypeRuleError(f"where: the condition is {condition}, not bool")
+    out = _same(x, y)
+    return Type(out.dtype, broadcast(condition.shape, out.shape))
+
+
+def promote(a: DType, b: DType) -> DType:
+    """PyTorch's promotion of two tensor dtypes."""
+    order: list[DType] = ["bool", "u8", "i8", "i16", "i32", "i64", "f16", "bf16", "f32", "f64"]
+    if {a, b} == {"u8", "i8"}:
+        return "i16"
+    if {a, b} == {"f16", "bf16"}:
+        return "f32"
+    return max(a, b, key=order.index)
+
+
+def cast(x: Node, dtype: DType) -> Node:
+    return x if x.type.dtype == dtype else make("cast", x, dtype=dtype)
+
+
+def tensor(value: Any, dtype: DType) -> Node:
+    """An argument of an aten operator as a node of `dtype`: a node is cast, a number becomes a
+    constant.
+    """
+    return cast(value, dtype) if isinstance(value, Node) else scalar(value, dtype)
+
+
+def argument_dtype(args: tuple[Any, ...]) -> DType:
+    """The dtype in which PyTorch computes with these arguments: dimensioned tensors decide,
+    0-dimensional ones and numbers only when they are of a higher category."""
+
+    def category(dtype: DType) -> int:
+        return 2 if dtype[0] in "fb" and dtype != "bool" else 0 if dtype == "bool" else 1
+
+    def joined(dtypes: list[DType]) -> DType | None:
+        out = dtypes[0] if dtypes else None
+        for dtype in dtypes[1:]:
+            out = promote(out or dtype, dtype)
+        return out
+
+    nodes = [a for a in args if isinstance(a, Node)]
+    numbers: list[DType] = [
+        "bool" if isinstance(a, bool) else "i64" if isinstance(a, int) else "f32"
+        for a in args
+        if not isinstance(a, Node)
+    ]
+    found: DType | None = None
+    for group in (
+        [n.type.dtype for n in nodes if n.type.shape],
+        [n.type.dtype for n in nodes if not n.type.shape],
+        numbers,
+    ):
+        dtype = joined(list(group))
+        if dtype and (found is None or category(dtype) > category(found)):
+            found = dtype
+    return found or "f32"
+
+
+def _translation(name: str, floats: bool) -> Callable[..., Node]:
+    def translate(*args: Any, **_: Any) -> Node:
+        dtype = argument_dtype(args)
+        if floats and dtype not in ("f64", "f32", "f16", "bf16"):
+            dtype = "f32"
+        return make(name, *(tensor(arg, dtype) for arg in args))
+
+    return translate
+
+
+def _define(
+    name: str, infer: Callable[..., Type], ref: Ref, aten: str, flops: int, floats: bool
+) -> None:
+    define(Op(name, "map", infer, ref, flops))
+    for overload in aten.split():
+        ATEN[f"aten.{overload}"] = _translation(name, floats)
+
+
+def unary(name: str, ref: Ref, aten: str = "", flops: int = 1, floats: bool = True) -> None:
+    _define(name, _same, ref, aten or f"{name}.default", flops, floats)
+
+
+def binary(name: str, ref: Ref, aten: str = "", flops: int = 1, floats: bool = False) -> None:
+    overloads = aten or f"{name}.Tensor {name}.Scalar"
+    _define(name, _same, ref, overloads, flops, floats)
+
+
+def compare(name: str, ref: Ref) -> None:
+    _define(name, _predicate, ref, f"{name}.Tensor {name}.Scalar", 1, False)
+
+
+def _each(function: Callable[[float], float]) -> Ref:
+    return lambda x: np.vectorize(function, otypes=[np.float64])(x).astype(x.dtype)
+
+
+def _truncated_div(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return a / b if a.dtype.kind == "f" else np.trunc(a / b).astype(a.dtype)
+
+
+unary("neg", np.negative, floats=False)
+unary("abs", np.abs, floats=False)
+unary("sign", np.sign, "sign.default sgn.default", floats=False)
+unary("floor", np.floor)
+unary("ceil", np.ceil)
+unary("round", np.round)
+unary("trunc", np.trunc, "trunc.default fix.default")
+unary("sqrt", np.sqrt)
+unary("rsqrt", lambda x: 1 / np.sqrt(x))
+unary("reciprocal", lambda x: 1 / x)
+unary("exp", np.exp, flops=10)
+unary("exp2", np.exp2, flops=10)
+unary("expm1", np.expm1, flops=12)
+unary("log", np.log, flops=10)
+unary("log2", np.log2, flops=10)
+unary("log10", np.log10, flops=10)
+unary("log1p", np.log1p, flops=12)
+unary("sin", np.sin, flops=15)
+unary("cos", np.cos, flops=15)
+unary("tan", np.tan, flops=20)
+unary("asin", np.arcsin, flops=20)
+unary("acos", np.arccos, flops=20)
+unary("atan", np.arctan, flops=20)
+unary("sinh", np.sinh, flops=20)
+unary("cosh", np.cosh, flops=20)
+unary("tanh", np.tanh, flops=15)
+unary("asinh", np.arcsinh, flops=20)
+unary("acosh", np.arccosh, flops=20)
+unary("atanh", np.arctanh, flops=20)
+unary("erf", _each(math.erf), flops=15)
+unary("erfc", _each(math.erfc), flops=20)
+unary("lgamma", _each(lambda x: math.inf if x <= 0 and x == int(x) else math.lgamma(x)), flops=40)
+_define("not", _same, np.logical_not, "logical_not.default bitwise_not.default", 1, False)
+_define("isnan", _predicate, np.isnan, "isnan.default", 1, False)
+_define("isinf", _predicate, np.isinf, "isinf.default", 1, False)
+
+binary("mul", np.multiply)
+binary("div", _truncated_div, "div.Tensor div.Scalar true_divide.Tensor", floats=True)
+binary("pow", np.power, "pow.Tensor_Tensor pow.Scalar", flops=30, floats=True)
+binary("maximum", np.maximum, "maximum.default")
+binary("minimum", np.minimum, "minimum.default")
+binary("fmod", np.fmod)
+binary("remainder", np.mod)
+binary("floor_div", np.floor_divide, "floor_divide.default")
+binary("atan2", np.arctan2, "atan2.default", flops=25, floats=True)
+binary("and", np.bitwise_and, "bitwise_and.Tensor bitwise_and.Scalar")
+binary("or", np.bitwise_or, "bitwise_or.Tensor bitwise_or.Scalar")
+binary("xor", np.bitwise_xor, "bitwise_xor.Tensor bitwise_xor.Scalar")
+define(Op("add", "map", _same, np.add))
+define(Op("sub", "map", _same, np.subtract))
+for _name, _ref in {
+    "eq": np.equal, "ne": np.not_equal, "lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal
+}.items():  # fmt: skip
+    compare(_name, _ref)
+
+define(Op("where", "map", _where, np.where))
+define(Op("copy", "map", _same, lambda x: x, flops_per_element=0))
+define(
+    Op(
+        "cast",
+        "map",
+        lambda x, dtype: Type(dtype, x.shape),
+        lambda x, dtype: (x != 0) if dtype == "bool" else x.astype(NUMPY[dtype]),
+        flops_per_element=0,
+    )
+)
