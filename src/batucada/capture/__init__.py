@@ -1,0 +1,12 @@
+"""nn.Module + inputs + optimizers -> one graph of forward, backward and update.  PyTorch does
+the tracing.
+"""
+
+from batucada.capture.model import Captured as Captured
+from batucada.capture.model import NamedTensor as NamedTensor
+from batucada.capture.model import OutputSpec as OutputSpec
+from batucada.capture.model import capture as capture
+from batucada.capture.naming import symbol_name as symbol_name
+from batucada.capture.optimizers import OptimizerSpec as OptimizerSpec
+from batucada.capture.optimizers import append_optimizers as append_optimizers
+from batucada.capture.optimizers import describe_optimizers as describe_optimizers

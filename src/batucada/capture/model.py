@@ -1,0 +1,254 @@
+"""Captures a model: runs its forward, and the backward that autograd finds, on tensors without
+data.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._pytree import tree_leaves, tree_map
+
+from batucada.capture.dtypes import dtype_of, torch_dtype
+from batucada.capture.naming import identifier, model_name, symbol_name
+from batucada.capture.recorder import Recorder, type_of, user_line
+from batucada.errors import CaptureError, InputError
+from batucada.ir.graph import Graph, Node, Output, graph_of, input_node
+from batucada.ir.types import Type
+
+
+@dataclass(frozen=True, slots=True)
+class NamedTensor:
+    """A tensor among a model's inputs, under the name by which it is given at run time."""
+
+    name: str
+    tensor: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class OutputSpec:
+    """A tensor that the model's forward returns; outputs are numbered in the order of return."""
+
+    name: str
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Captured:
+    """The joint graph and what its symbols stand for on the host."""
+
+    graph: Graph
+    training: bool
+    outputs: tuple[OutputSpec, ...]
+    paths: dict[str, str]  # parameter and buffer symbol -> path in the module
+    constants: dict[str, torch.Tensor]  # constant symbol -> the tensor the model closes over
+    start_gradients: dict[str, float]  # tangent symbol -> the value it is filled with by default
+
+
+def capture(
+    model: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any] | None = None,
+    *,
+    training: bool,
+    loss_indices: Sequence[int] | None = None,
+) -> Captured:
+    """One graph of `model(*args, **kwargs)` and, when `training`, of every gradient.
+
+    The leaves of args and kwargs are NamedTensors, None and plain values; only shapes and dtypes of
+    the tensors matter.  CaptureError names the user's line.
+    """
+    session = _Session(model, training)
+    with session.recorder, session.model_without_data(), _user_errors():
+        results = session.forward(args, kwargs or {})
+        if training:
+            session.backward(results, loss_indices)
+    session.recorder.raise_unsupported()
+    return session.captured(results)
+
+
+@contextlib.contextmanager
+def _user_errors() -> Iterator[None]:
+    """An exception of the user's forward becomes a CaptureError with the user's line."""
+    try:
+        yield
+    except (CaptureError, InputError):
+        raise
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        where = user_line((f.filename, f.lineno or 0) for f in reversed(frames))
+        raise CaptureError(
+            f"{where}: the model's forward fails: {type(error).__name__}: {error}"
+        ) from error
+
+
+class _Session:
+    def __init__(self, model: nn.Module, training: bool) -> None:
+        self.model = model
+        self.training = training
+        self.recorder = Recorder()
+        self.inputs: list[Node] = []
+        self.paths: dict[str, str] = {}
+        self.sources: dict[str, torch.Tensor] = {}  # symbol -> tensor without data
+        self.outputs: list[Output] = []
+        self.specs: list[OutputSpec] = []
+        self.start_gradients: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def model_without_data(self) -> Iterator[None]:
+        """Parameters and buffers replaced by tensors of the same type without data."""
+        swaps: list[tuple[dict[str, Any], str, Any]] = []
+        twins: dict[int, torch.Tensor] = {}
+        try:
+            for path, module in self.model.named_modules(remove_duplicate=False):
+                tables: list[tuple[dict[str, Any], str]]
+                tables = [(module._parameters, "parameter"), (module._buffers, "buffer")]
+                for table, role in tables:
+                    for key, value in table.items():
+                        if value is None:
+                            continue
+                        if id(value) not in twins:
+                            full_path = f"{path}.{key}" if path else key
+                            twins[id(value)] = self._twin(full_path, value, role)
+                        swaps.append((table, key, value))
+                        table[key] = twins[id(value)]
+            yield
+        finally:
+            for table, key, value in reversed(swaps):
+                table[key] = value
+
+    def _twin(self, path: str, value: torch.Tensor, role: Any) -> torch.Tensor:
+        name = symbol_name(self.model, path)
+        twin: torch.Tensor = torch.empty(value.shape, dtype=value.dtype, device="meta")
+        if role == "parameter":
+            twin = nn.Parameter(twin, requires_grad=value.requires_grad and self.training)
+        self._declare(name, twin, role)
+        self.paths[name] = path
+        return twin
+
+    def _declare(self, name: str, value: torch.Tensor, role: Any) -> Node:
+        if any(node.name == name for node in self.inputs):
+            raise InputError(
+                f"two tensors of the model are called {name!r}; give each its own name"
+            )
+        node = input_node(name, type_of(value), role)
+        self.inputs.append(node)
+        self.sources[name] = value
+        self.recorder.bind(value, node)
+        return node
+
+    def forward(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
+        def leaf(value: Any) -> Any:
+            if not isinstance(value, NamedTensor):
+                return value
+            wants_grad = value.tensor.requires_grad and self.training
+            twin = torch.empty(value.tensor.shape, dtype=value.tensor.dtype, device="meta")
+            self._declare(identifier(value.name), twin.requires_grad_(wants_grad), "input")
+            return twin
+
+        given = tree_map(leaf, (args, kwargs))
+        with torch.set_grad_enabled(self.training), self.recorder.module_names(self.model):
+            # not model(...): a program may have replaced its class's __call__
+            returned = nn.Module.__call__(self.model, *given[0], **given[1])
+        results = [leaf for leaf in tree_leaves(returned) if isinstance(leaf, torch.Tensor)]
+        if not results:
+            raise CaptureError(
+                "the model's forward returns no tensor; return the loss or the outputs"
+            )
+        for index, result in enumerate(results):
+            self._output(index, result)
+        self._buffer_updates()
+        return results
+
+    def _output(self, index: int, result: torch.Tensor) -> None:
+        node = self.recorder.node_of(result)
+        name = self.recorder.produced_by.get(
+            id(result), f"{model_name(self.model)}__outputs__{index}"
+        )
+        if any(spec.name == name for spec in self.specs):
+            name = f"{name}__{index}"
+        self.specs.append(OutputSpec(name, result.dtype, tuple(result.shape)))
+        self.outputs.append(Output(name, "output", node))
+
+    def _buffer_updates(self) -> None:
+        for node in self.inputs:
+            now = self.recorder.node_of(self.sources[node.name])
+            if now is node:
+                continue
+            if node.role != "buffer":
+                raise CaptureError(
+                    f"{self.recorder.changed_at(self.sources[node.name])}: the {node.role} "
+                    f"{node.name} is changed in place; a compiled program can change buffers only."
+                    " Work on a clone"
+                )
+            self.outputs.append(Output(node.name, "update", now))
+
+    def backward(self, results: list[torch.Tensor], loss_indices: Sequence[int] | None) -> None:
+        """Gradients of everything that requires one, started by a tangent for each
+        differentiable output.
+        """
+        starts = [i for i, r in enumerate(results) if r.requires_grad]
+        if not starts:
+            raise CaptureError(
+                "no output of the model depends on a parameter that requires a gradient"
+            )
+        losses = _loss_outputs(results, starts, loss_indices)
+        tangents: list[torch.Tensor] = []
+        for i in starts:
+            tangent = torch.empty(results[i].shape, dtype=results[i].dtype, device="meta")
+            node = self._declare(f"{self.specs[i].name}__grad", tangent, "tangent")
+            self.start_gradients[node.name] = 1 / max(results[i].numel(), 1) if i in losses else 0.0
+            tangents.append(tangent)
+        wanted = [node.name for node in self.inputs if self.sources[node.name].requires_grad]
+        self.recorder.section = "BCKWD"
+        gradients = torch.autograd.grad(
+            [results[i] for i in starts],
+            [self.sources[n] for n in wanted],
+            tangents,
+            allow_unused=True,
+        )
+        for name, gradient in zip(wanted, gradients, strict=True):
+            if gradient is not None:
+                self.outputs.append(Output(name, "gradient", self.recorder.node_of(gradient)))
+
+    def captured(self, results: list[torch.Tensor]) -> Captured:
+        constants = self.recorder.constants
+        inputs = [*self.inputs, *(node for node, _ in constants.values())]
+        graph = graph_of(model_name(self.model), inputs, self.outputs)
+        return Captured(
+            graph=graph,
+            training=self.training,
+            outputs=tuple(self.specs),
+            paths=self.paths,
+            constants={node.name: tensor for node, tensor in constants.values()},
+            start_gradients=self.start_gradients,
+        )
+
+
+def _loss_outputs(
+    results: list[torch.Tensor], starts: list[int], given: Sequence[int] | None
+) -> set[int]:
+    """Which outputs start the backward pass by default: those named, else the scalars, else the
+    first.
+    """
+    if given is not None:
+        wrong = [i for i in given if i not in starts]
+        if wrong:
+            raise CaptureError(f"loss_indices names output {wrong[0]}, which is not differentiable")
+        return set(given)
+    scalars = {i for i in starts if results[i].numel() == 1 and results[i].dim() == 0}
+    return scalars or {starts[0]}
+
+
+def output_type(spec: OutputSpec) -> Type:
+    return Type(dtype_of(spec.dtype), spec.shape)
+
+
+def empty_like_output(spec: OutputSpec) -> torch.Tensor:
+    return torch.empty(spec.shape, dtype=torch_dtype(dtype_of(spec.dtype)))

@@ -1,0 +1,302 @@
+"""Records the aten operators of a run on tensors without data, as nodes of the graph.
+
+A dispatch mode below autograd sees every operator of forward and backward once.  What has a
+translation in `ops` becomes nodes; what PyTorch can decompose is decomposed; the rest is reported,
+all of it at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import nn
+from torch._decomp import decomposition_table
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+from batucada.capture.dtypes import dtype_of, torch_dtype
+from batucada.capture.naming import symbol_name
+from batucada.errors import CaptureError, UnsupportedOpError
+from batucada.ir.graph import Node, Section, input_node
+from batucada.ir.types import Type
+from batucada.ops import ATEN, TypeRuleError, origin
+from batucada.ops.elementwise import cast
+
+_OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_FACE = os.path.join(os.path.dirname(_OURS), "sambaflow")
+_TORCH = os.path.dirname(os.path.abspath(torch.__file__))
+_LIBRARIES = (
+    _TORCH + os.sep,
+    _OURS + os.sep,
+    _FACE + os.sep,
+    os.path.dirname(os.__file__) + os.sep,
+)
+
+_PRODUCTS = frozenset(
+    {"aten.mm", "aten.addmm", "aten.bmm", "aten.baddbmm", "aten.convolution", "aten.mv"}
+)
+_LABELLED = {"aten.embedding", "aten.embedding_dense_backward"} | frozenset(
+    f"aten.nll_loss{rank}_{way}" for rank in ("", "2d") for way in ("forward", "backward")
+)
+
+
+def user_line(frames: Iterable[tuple[str, int]]) -> str:
+    """`file:line` of the first frame that is neither PyTorch's, Python's nor ours."""
+    for filename, line in frames:
+        if not filename.startswith(_LIBRARIES) and not filename.startswith("<"):
+            return f"{os.path.relpath(filename) if _is_near(filename) else filename}:{line}"
+    return "?"
+
+
+def _is_near(filename: str) -> bool:
+    return os.path.abspath(filename).startswith(os.getcwd() + os.sep)
+
+
+def _stack() -> Iterator[tuple[str, int]]:
+    frame = sys._getframe(1)
+    while frame is not None:
+        yield frame.f_code.co_filename, frame.f_lineno
+        frame = frame.f_back
+
+
+def type_of(tensor: torch.Tensor) -> Type:
+    return Type(dtype_of(tensor.dtype), tuple(tensor.shape))
+
+
+class Recorder(TorchDispatchMode):
+    """While active, each operator on a tensor without data adds to the graph."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.section: Section = "FWD"
+        self.constants: dict[int, tuple[Node, torch.Tensor]] = {}
+        self.produced_by: dict[
+            int, str
+        ] = {}  # id of a tensor -> name of the output symbol it would be
+        self._nodes: dict[int, Node] = {}
+        self._alive: list[torch.Tensor] = []  # an id stays unique while its tensor lives
+        self._shares: dict[int, list[torch.Tensor]] = {}  # storage -> tensors that view it
+        self._stale: dict[int, str] = {}
+        self._changed: dict[int, str] = {}
+        self._forward_lines: dict[int, str] = {}  # autograd sequence number -> user's line
+        self._unsupported: dict[str, None] = {}
+        self._modules: list[str] = []
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """PyTorch's hook: the default wraps the mode so that using it imports torch._dynamo, two
+        seconds' work.
+        """
+        return False
+
+    def bind(self, tensor: torch.Tensor, node: Node) -> None:
+        if id(tensor) not in self._nodes:
+            self._alive.append(tensor)
+            self._shares.setdefault(tensor.untyped_storage()._cdata, []).append(tensor)
+        self._nodes[id(tensor)] = node
+
+    def node_of(self, tensor: torch.Tensor) -> Node:
+        """The node that computes `tensor`; a tensor with data that the model closes over is a
+        constant.
+        """
+        if id(tensor) in self._stale:
+            raise CaptureError(
+                f"{self._here()}: this tensor shares memory with one that was changed in place at"
+                f" {self._stale[id(tensor)]}; the graph cannot hold that."
+                " Use the operator without the underscore"
+            )
+        if id(tensor) not in self._nodes:
+            if tensor.device.type == "meta":
+                raise CaptureError(f"{self._here()}: a tensor made outside the capture is used")
+            node = input_node(f"constant{len(self.constants)}", type_of(tensor), "constant")
+            self.constants[id(tensor)] = (node, tensor)
+            self.bind(tensor, node)
+        return self._nodes[id(tensor)]
+
+    def changed_at(self, tensor: torch.Tensor) -> str:
+        return self._changed.get(id(tensor), "?")
+
+    def raise_unsupported(self) -> None:
+        if self._unsupported:
+            found = "\n  ".join(self._unsupported)
+            raise UnsupportedOpError(
+                f"the model uses operators that cannot be compiled yet:\n  {found}"
+            )
+
+    @contextlib.contextmanager
+    def module_names(self, model: nn.Module) -> Iterator[None]:
+        """Knows in which submodule each tensor is made, to name outputs as the vendor's compiler
+        does.
+        """
+        paths = {id(m): path for path, m in model.named_modules()}
+
+        def enter(module: nn.Module, _: Any) -> None:
+            base = symbol_name(model, paths.get(id(module), ""))
+            kind = "" if module is model else f"__{type(module).__name__.lower()}"
+            self._modules.append(base + kind)
+
+        def leave(*_: Any) -> None:
+            self._modules.pop()
+
+        before = nn.modules.module.register_module_forward_pre_hook(enter)
+        after = nn.modules.module.register_module_forward_hook(leave, always_call=True)
+        try:
+            yield
+        finally:
+            before.remove()
+            after.remove()
+
+    def _here(self) -> str:
+        """The user's line; in the backward pass that of the forward operator which is
+        differentiated.
+        """
+        if self.section == "FWD":
+            return user_line(_stack())
+        node = torch._C._current_autograd_node()
+        number = node._sequence_nr() if node is not None else -1  # type: ignore[attr-defined]
+        return self._forward_lines.get(number, "?")
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        where = self._here()
+        if self.section == "FWD":
+            number = torch._C._autograd._get_sequence_nr() - 1  # type: ignore[attr-defined]
+            self._forward_lines.setdefault(number, where)
+        if func is torch.ops.aten._local_scalar_dense.default:
+            raise CaptureError(
+                f"{where}: the program reads a tensor's value (.item(), bool(), int(), an if on a"
+                " tensor);"
+                " a compiled graph is static. Use torch.where, or compute the value on the host"
+            )
+        if func._schema.name == "aten::copy_" and args[0].device.type != "meta":
+            raise CaptureError(f"{where}: a tensor outside the model is changed in place")
+        return self._dispatch(func, *self._adjusted(func, args, dict(kwargs or {})), where)
+
+    def _adjusted(self, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """Everything is made without data; operands of mixed dtypes are cast, as SambaFlow does."""
+        if kwargs.get("device") is not None:
+            kwargs["device"] = torch.device("meta")
+        base = func._schema.name.replace("::", ".")
+        if base in _PRODUCTS:
+            floats = [a.dtype for a in args if isinstance(a, torch.Tensor)]
+            if len(set(floats)) > 1:
+                wide = torch.float64 if torch.float64 in floats else torch.float32
+                with self:
+                    args = tuple(a.to(wide) if isinstance(a, torch.Tensor) else a for a in args)
+        elif base in _LABELLED:
+            with self:
+                args = tuple(_as_label(a) for a in args)
+        return args, kwargs
+
+    def _dispatch(self, func: Any, args: Any, kwargs: dict[str, Any], where: str) -> Any:
+        name = str(func)
+        mutable = func._schema.is_mutable
+        translation = ATEN.get(_functional(name) if mutable else name)
+        if translation is None and not mutable:
+            decompose = decomposition_table.get(func)
+            if decompose is not None:
+                with self:
+                    return decompose(*args, **kwargs)
+            if func._can_decompose():
+                with self:
+                    return func.decompose(*args, **kwargs)
+        if translation is None:
+            return self._report(func, args, kwargs, where)
+        nodes = self._translate(func, translation, args, kwargs, where)
+        if mutable:
+            self._change(args[0], nodes, where)
+            return args[0]
+        out = self._run(func, args, kwargs) if func.is_view else tree_map(_made_of, nodes)
+        self._bind_results(name, out, nodes)
+        return out
+
+    def _run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        """PyTorch's own result, without data."""
+        return func(*tree_map(_without_data, args), **tree_map(_without_data, kwargs))
+
+    def _report(self, func: Any, args: Any, kwargs: dict[str, Any], where: str) -> Any:
+        """Go on behind an operator that has no translation, so that all of them are reported at
+        once.
+        """
+        self._unsupported[f"{func} at {where}"] = None
+        out = self._run(func, args, kwargs)
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, torch.Tensor):
+                self.bind(tensor, input_node("unsupported", type_of(tensor)))
+        return out
+
+    def _translate(self, func: Any, translation: Any, args: Any, kwargs: Any, where: str) -> Any:
+        def plain(value: Any) -> Any:
+            if isinstance(value, torch.Tensor):
+                return self.node_of(value)
+            return dtype_of(value) if isinstance(value, torch.dtype) else value
+
+        drop = {"layout", "device", "pin_memory", "memory_format", "non_blocking"}
+        options = {k: plain(v) for k, v in kwargs.items() if k not in drop}
+        with origin(where, self.section):
+            try:
+                return translation(*tree_map(plain, args), **options)
+            except TypeRuleError as error:
+                self._run(
+                    func, args, kwargs
+                )  # PyTorch's error, where it would not take these either
+                raise UnsupportedOpError(f"{where}: {func}: {error}") from None
+
+    def _bind_results(self, name: str, out: Any, nodes: Any) -> None:
+        tensors = [t for t in tree_leaves(out) if isinstance(t, torch.Tensor)]
+        results = [n for n in tree_leaves(nodes) if isinstance(n, Node)]
+        for index, (tensor, node) in enumerate(zip(tensors, results, strict=True)):
+            if node.type != type_of(tensor):
+                raise CaptureError(
+                    f"{node.src}: {name} gives {type_of(tensor)} in PyTorch"
+                    f" and {node.type} in the compiler"
+                )
+            self.bind(tensor, node)
+            if self._modules:
+                base = self._modules[-1]
+                op = "" if len(self._modules) > 1 else "__" + name.split(".")[1]
+                self.produced_by[id(tensor)] = f"{base}{op}__outputs__{index}"
+
+    def _change(self, tensor: torch.Tensor, node: Node, where: str) -> None:
+        """`tensor` was changed in place: exact aliases follow it, other views of its memory
+        become stale.
+        """
+        layout = (tensor.shape, tensor.stride(), tensor.storage_offset())
+        self.node_of(tensor)
+        with origin(where, self.section):
+            node = cast(node, dtype_of(tensor.dtype))
+        for other in self._shares[tensor.untyped_storage()._cdata]:
+            if (other.shape, other.stride(), other.storage_offset()) == layout:
+                self._nodes[id(other)] = node
+                self._changed[id(other)] = where
+            else:
+                self._stale[id(other)] = where
+
+
+def _made_of(node: Any) -> Any:
+    """A tensor without data of the node's type."""
+    if not isinstance(node, Node):
+        return node
+    return torch.empty(node.type.shape, dtype=torch_dtype(node.type.dtype), device="meta")
+
+
+def _functional(name: str) -> str:
+    """`aten.relu_.default` -> `aten.relu.default`"""
+    base, overload = name.rsplit(".", 1)
+    return f"{base.removesuffix('_')}.{overload}"
+
+
+def _without_data(value: Any) -> Any:
+    if isinstance(value, torch.Tensor) and value.device.type != "meta":
+        return torch.empty(value.shape, dtype=value.dtype, device="meta")
+    return value
+
+
+def _as_label(value: Any) -> Any:
+    """Class labels of any integer width count as int64."""
+    small = (torch.int8, torch.int16, torch.int32, torch.uint8)
+    return value.long() if isinstance(value, torch.Tensor) and value.dtype in small else value
