@@ -1,0 +1,233 @@
+"""Which operations of a section become one stage.
+
+Cheap maps of values that already lie in memory are computed wherever they are needed.  Every other
+map or reduction joins a stage that computes one of its arguments, or one over the same domain, if
+each value it reads there is the one at its own point of the domain; a product starts a stage, and
+maps join it as epilogue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from batucada.ir.access import Position, broadcast_index, nontrivial, through_view
+from batucada.ir.graph import Graph, Node, Section
+from batucada.ir.loops import Index
+from batucada.mapping.program import canonical
+from batucada.mapping.tiling import needs_packing
+from batucada.ops import OPS
+
+_INLINE_FLOPS = (
+    6  # above this a value is computed once and stored rather than recomputed by each reader
+)
+
+
+class Group:
+    """A stage in the making."""
+
+    def __init__(self, extents: tuple[int, ...], reduced: frozenset[int], section: Section) -> None:
+        self.extents = extents
+        self.reduced = reduced
+        self.section: Section = section
+        self.nodes: list[Node] = []
+        self.contract: Node | None = None
+        self.after: set[Group] = set()  # groups whose values it reads, directly
+
+    def point(self, node: Node) -> Position | None:
+        return canonical(node.type.shape, self.extents, self.reduced)
+
+    def depends_on(self, other: Group) -> bool:
+        seen: set[Group] = set()
+        todo: list[Group] = [self]
+        while todo:
+            group = todo.pop()
+            if group is other:
+                return True
+            if group not in seen:
+                seen.add(group)
+                todo.extend(group.after)
+        return False
+
+
+class Fusion:
+    """The stages of a graph: `groups` in the order of their first operation, `group_of` for what
+    they compute.
+    """
+
+    def __init__(self, graph: Graph, stored: Iterable[Node]) -> None:
+        self.graph = graph
+        self.stored = set(stored)  # nodes that must lie in memory: outputs
+        self.groups: list[Group] = []
+        self.group_of: dict[Node, Group] = {}
+        self.users = graph.users()
+        self._must_store()
+        for node in graph.nodes:
+            if self._needs_group(node):
+                self._place(node)
+
+    def _must_store(self) -> None:
+        """Operands of products, and what is read through a reshape that mixes dimensions, lie in
+        memory.
+        """
+        for node in self.graph.nodes:
+            if OPS[node.op].kind == "contract":
+                a, b = node.args
+                self.stored.add(_storage_root(a))
+                self.stored.add(b if needs_packing(node) else _storage_root(b))
+            elif OPS[node.op].kind == "index":
+                self.stored.update(_storage_root(arg) for arg in node.args)
+            elif node.op == "reshape" and not _affine(node):
+                self.stored.add(node.args[0])
+
+    def _needs_group(self, node: Node) -> bool:
+        kind = OPS[node.op].kind
+        if kind in ("reduce", "contract", "index") or node in self.stored:
+            return True
+        return kind == "map" and not self._inline(node)
+
+    def _inline(self, node: Node) -> bool:
+        """Cheap, and made of what lies in memory before this section or is inlined itself."""
+        cost = 0
+        for inner in self.inlined_below([node]):
+            cost += OPS[inner.op].flops_per_element if OPS[inner.op].kind == "map" else 0
+        in_section = any(
+            leaf in self.group_of and leaf.section == node.section for leaf in self.leaves(node)
+        )
+        return cost <= _INLINE_FLOPS and not in_section
+
+    def inlined_below(self, nodes: Iterable[Node]) -> Iterator[Node]:
+        """The nodes themselves and everything below that no group computes."""
+        seen: set[Node] = set()
+        todo = list(nodes)
+        while todo:
+            node = todo.pop()
+            if node in seen:
+                continue
+            seen.add(node)
+            if node.op == "input":
+                continue
+            yield node
+            todo.extend(arg for arg in node.args if arg not in self.group_of)
+
+    def leaves(self, node: Node) -> set[Node]:
+        """What a node reads that groups compute or that is an input, through views and inlined
+        maps.
+        """
+        found: set[Node] = set()
+        for inner in self.inlined_below([node]):
+            found.update(arg for arg in inner.args if arg in self.group_of or arg.op == "input")
+        return found
+
+    def _place(self, node: Node) -> None:
+        kind = OPS[node.op].kind
+        group = None if kind in ("contract", "index") else self._group_to_join(node)
+        if group is None:
+            group = self._new_group(node)
+        group.nodes.append(node)
+        self.group_of[node] = group
+        for leaf in self._leaves_below(node):
+            source = self.group_of.get(leaf)
+            if source is not None and source is not group:
+                group.after.add(source)
+
+    def _leaves_below(self, node: Node) -> set[Node]:
+        found: set[Node] = set()
+        for arg in node.args:
+            found |= {arg} if arg in self.group_of or arg.op == "input" else self.leaves(arg)
+        return found
+
+    def _new_group(self, node: Node) -> Group:
+        extents, reduced = domain(node)
+        group = Group(extents, reduced, node.section)
+        group.contract = node if OPS[node.op].kind == "contract" else None
+        self.groups.append(group)
+        return group
+
+    def _group_to_join(self, node: Node) -> Group | None:
+        sources = {
+            self.group_of[leaf] for leaf in self._leaves_below(node) if leaf in self.group_of
+        }
+        near = [g for g in reversed(self.groups) if g in sources]
+        alike = [g for g in reversed(self.groups) if g not in sources and g.contract is None]
+        near.sort(key=lambda g: g.contract is None)  # an epilogue first
+        for group in [*near, *alike]:
+            if group.section == node.section and self._may_join(node, group, sources):
+                group.reduced = group.reduced or domain(node)[1]
+                return group
+        return None
+
+    def _may_join(self, node: Node, group: Group, sources: set[Group]) -> bool:
+        if any(OPS[n.op].kind == "index" for n in group.nodes):
+            return False
+        extents, reduced = domain(node)
+        if OPS[node.op].kind == "reduce":
+            if (
+                group.contract is not None
+                or extents != group.extents
+                or group.reduced not in (frozenset(), reduced)
+            ):
+                return False
+            if not reduced and group.reduced:
+                return False
+        elif group.point(node) is None:
+            return False
+        if any(source is not group and source.depends_on(group) for source in sources):
+            return False
+        return self._reads_own_point(node, group, reduced or group.reduced)
+
+    def _reads_own_point(self, node: Node, group: Group, reduced: frozenset[int]) -> bool:
+        """Every value of the group that `node` reads is read at the point where the group
+        computes it.
+        """
+        start = canonical(_domain_shape(node), group.extents, reduced)
+        if start is None:
+            return False
+        todo: list[tuple[Node, Position]] = []
+        if OPS[node.op].kind == "view":
+            below = through_view(node, start)
+            todo += [] if below is None else [(node.args[0], below)]
+        else:
+            todo += [(arg, broadcast_index(arg.type.shape, start)) for arg in node.args]
+        while todo:
+            value, at = todo.pop()
+            if self.group_of.get(value) is group:
+                if canonical(value.type.shape, group.extents, reduced) != at:
+                    return False
+            elif value not in self.group_of and value.op != "input" and value.args:
+                if OPS[value.op].kind == "view":
+                    below = through_view(value, at)
+                    if below is None:
+                        return not any(
+                            self.group_of.get(leaf) is group for leaf in self.leaves(value)
+                        )
+                    todo.append((value.args[0], below))
+                else:
+                    todo += [(arg, broadcast_index(arg.type.shape, at)) for arg in value.args]
+        return True
+
+
+def domain(node: Node) -> tuple[tuple[int, ...], frozenset[int]]:
+    """The nontrivial extents a node iterates over, and which of them it reduces."""
+    if OPS[node.op].kind != "reduce":
+        return nontrivial(node.type.shape), frozenset()
+    shape, dims = node.args[0].type.shape, node.integers("dims")
+    positions = [d for d, extent in enumerate(shape) if extent != 1]
+    return nontrivial(shape), frozenset(i for i, d in enumerate(positions) if d in dims)
+
+
+def _domain_shape(node: Node) -> tuple[int, ...]:
+    return node.args[0].type.shape if OPS[node.op].kind == "reduce" else node.type.shape
+
+
+def _storage_root(node: Node) -> Node:
+    """The node whose memory an operand of a product views."""
+    while node.op != "input" and OPS[node.op].kind == "view":
+        if node.op == "reshape" and not _affine(node):
+            return node.args[0]
+        node = node.args[0]
+    return node
+
+
+def _affine(view: Node) -> bool:
+    at = [Index.of(f"d{i}") for i in range(len(view.type.shape))]
+    return through_view(view, at) is not None

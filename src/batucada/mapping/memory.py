@@ -1,0 +1,56 @@
+"""Plans the arena: buffers whose lives do not overlap may share addresses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+ALIGNMENT = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """A buffer of `size` bytes, needed from step `first` to step `last` of the schedule, both
+    included.
+    """
+
+    name: str
+    size: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    offsets: dict[str, int]
+    bytes: int
+    live_bytes: int  # the largest sum of sizes that live at once: no plan can need less
+
+
+def aligned(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+def plan(lives: list[Life]) -> Plan:
+    """Largest first, each at the lowest address where nothing that lives with it lies."""
+    placed: list[tuple[int, int, Life]] = []
+    offsets: dict[str, int] = {}
+    for life in sorted(lives, key=lambda x: (-x.size, x.first, x.name)):
+        size = aligned(max(life.size, 1))
+        start = 0
+        for begin, end, other in sorted(placed, key=lambda p: p[0]):
+            if other.last < life.first or life.last < other.first:
+                continue
+            if begin - start >= size:
+                break
+            start = max(start, end)
+        offsets[life.name] = start
+        placed.append((start, start + size, life))
+    total = max((end for _, end, _ in placed), default=0)
+    return Plan(offsets, total, _most_alive(lives))
+
+
+def _most_alive(lives: list[Life]) -> int:
+    steps = {life.first for life in lives}
+    return max(
+        (sum(aligned(x.size) for x in lives if x.first <= s <= x.last) for s in steps), default=0
+    )

@@ -1,0 +1,122 @@
+"""The mapped program: stages over buffers, in the order in which they run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from batucada.ir.access import Position, nontrivial, spread
+from batucada.ir.graph import Graph, Node, Section
+from batucada.ir.loops import Index
+from batucada.ir.types import Type
+from batucada.ops import OPS
+
+Pattern = Literal["map", "reduce", "contract", "sweep"]
+Space = Literal["arena", "memory", "input", "output"]
+
+
+@dataclass(frozen=True, slots=True)
+class Buffer:
+    """Where a tensor lies.  `arena` is planned scratch, `memory` holds what lives from step to
+    step; inputs and outputs are given at each run, a slot each.  `offset` is in bytes."""
+
+    name: str
+    type: Type
+    space: Space
+    slot: int
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """A value that a stage writes, and where."""
+
+    node: Node
+    buffer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """How a product is blocked.  `outer`: `rows` x `vectors` registers of sums, vectors along N,
+    the left operand spread; `dot`: vectors along K.  K is cut in blocks of `k_block` (sums pass
+    through the stage's scratch between them), M in blocks of `m_block` rows that a thread takes
+    at a time."""
+
+    form: Literal["outer", "dot"]
+    rows: int
+    vectors: int
+    k_block: int
+    m_block: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One loop nest over `extents`; dimensions in `reduced` are summed up within it.
+
+    `nodes` are the operations it computes in program order.  A contract has its product as
+    `contract` and everything else as epilogue.  Values of other stages are read from their buffers.
+    """
+
+    name: str
+    section: Section
+    extents: tuple[int, ...]
+    reduced: frozenset[int]
+    nodes: tuple[Node, ...]
+    roots: tuple[Root, ...]
+    contract: Node | None = None
+    tile: Tile | None = None
+    scratch: str = ""  # a buffer for partial sums, where the product is blocked along K
+    parallel: bool = False
+
+    @property
+    def pattern(self) -> Pattern:
+        return "contract" if self.contract is not None else "reduce" if self.reduced else "map"
+
+    @property
+    def flops(self) -> int:
+        return sum(OPS[n.op].flops(n.type, *(a.type for a in n.args)) for n in self.nodes)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(node.src for node in self.nodes if node.src))
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """Stages by the section that runs them.  `fused` is BCKWD and OPT of a whole step in one,
+    with each update an epilogue of its gradient; empty where that cannot be.  `regrad`
+    recomputes gradients that `fused` did not store.  `sweep` are the stages of a whole step but
+    for its first, which the last joins (see `sweep.py`)."""
+
+    graph: Graph
+    sections: dict[Section, tuple[Stage, ...]]
+    fused: tuple[Stage, ...]
+    regrad: tuple[Stage, ...]
+    buffers: dict[str, Buffer]
+    places: dict[Node, str]  # a node that lies in memory -> its buffer
+    outputs: dict[str, str]  # output or gradient symbol -> buffer
+    arena_bytes: int
+    memory_bytes: int
+    live_bytes: (
+        int  # the largest set of arena bytes that live at once: the lower bound of the arena
+    )
+    slots: tuple[str, ...] = field(default=())  # names of the slots, in order
+
+
+def canonical(
+    shape: tuple[int, ...],
+    extents: tuple[int, ...],
+    reduced: frozenset[int],
+    point: Sequence[Index] | None = None,
+) -> Position | None:
+    """The index of a value of `shape` at a point of a domain (by default the variables d0, d1,
+    ...): a value of the whole domain or, in a reduction, one that has only the dimensions which
+    are kept.  None if neither."""
+    variables = point or [Index.of(f"d{i}") for i in range(len(extents))]
+    if nontrivial(shape) == extents:
+        return spread(shape, variables)
+    kept = [i for i in range(len(extents)) if i not in reduced]
+    if reduced and nontrivial(shape) == tuple(extents[i] for i in kept):
+        return spread(shape, [variables[i] for i in kept])
+    return None

@@ -1,0 +1,250 @@
+"""Sections and stages of a graph, their order, and the buffers between them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from batucada.ir.graph import Graph, Node, Output, Section, graph_of
+from batucada.ir.types import Type
+from batucada.ir.verify import VerifyError
+from batucada.mapping.fuse import Fusion, Group
+from batucada.mapping.memory import Life, Plan, aligned, plan
+from batucada.mapping.program import Buffer, Program, Root, Space, Stage
+from batucada.mapping.tiling import tile_of
+from batucada.mapping.update import fuse_updates
+from batucada.ops import OPS, like, make
+
+SECTIONS: tuple[Section, ...] = ("FWD", "BCKWD", "GRADNORM", "OPT")
+ARENA, POOL, MEMORY = "arena", "pool", "memory"
+_PARALLEL_FLOPS = 200_000  # below this, waking another thread costs more than it brings
+
+
+def map_graph(graph: Graph) -> Program:
+    """Stages of every section, the fused update, and a place for every value.  See `Program`."""
+    graph = _own_outputs(graph)
+    claims = {_base(out.node): out for out in graph.outputs}
+    return _Builder(graph, Fusion(graph, claims), claims).program()
+
+
+def _base(node: Node) -> Node:
+    """A reshape of a computed value lies where the value lies."""
+    while node.op == "reshape" and node.args[0].op not in ("input", "constant", "iota"):
+        node = node.args[0]
+    return node
+
+
+def _own_outputs(graph: Graph) -> Graph:
+    """Each output is a value of its own, computed by a stage: two outputs of one value, an
+    output that is an input, and one that a later section needs are copies."""
+    users = graph.users()
+    taken: set[Node] = set()
+    outputs: dict[int, Output] = {}
+    order = {"update": 0, "gradient": 1, "output": 2}
+    for i, out in sorted(enumerate(graph.outputs), key=lambda item: order[item[1].role]):
+        node = _base(out.node)
+        virtual = node.op in ("input", "constant", "iota")
+        if node in taken or virtual or (out.role == "output" and _needed_later(node, users)):
+            with like(out.node):
+                node = make("copy", out.node)
+        taken.add(node)
+        outputs[i] = replace(
+            out, node=node if node.type == out.node.type else _reshaped(node, out.node.type)
+        )
+    return graph_of(graph.name, graph.inputs, [outputs[i] for i in range(len(outputs))])
+
+
+def _reshaped(node: Node, type: Type) -> Node:
+    with like(node):
+        return make("reshape", node, shape=type.shape)
+
+
+def _needed_later(node: Node, users: dict[Node, list[Node]]) -> bool:
+    seen: set[Node] = set()
+    todo = [node]
+    while todo:
+        for user in users[todo.pop()]:
+            if user.section != "FWD":
+                return True
+            if user not in seen and OPS[user.op].kind in ("view", "map"):
+                seen.add(user)
+                todo.append(user)
+    return False
+
+
+class _Builder:
+    def __init__(self, graph: Graph, fusion: Fusion, claims: dict[Node, Output]) -> None:
+        self.graph = graph
+        self.fusion = fusion
+        self.claims = claims
+        self.reads = {group: self._reads(group) for group in fusion.groups}
+        self.buffers: dict[str, Buffer] = {}
+        self.places: dict[Node, str] = {}
+        self.outputs: dict[str, str] = {}
+        self.slots = [ARENA, POOL, MEMORY]
+        self.memory_bytes = 0
+
+    def _reads(self, group: Group) -> set[Node]:
+        found: set[Node] = set()
+        for node in group.nodes:
+            found |= {
+                leaf
+                for leaf in self.fusion._leaves_below(node)
+                if self.fusion.group_of.get(leaf) is not group
+            }
+        return found
+
+    def program(self) -> Program:
+        for node in self.graph.inputs:
+            self._place_input(node)
+        stages: dict[Section, tuple[Stage, ...]] = {}
+        count = 0
+        stage_of: dict[Group, Stage] = {}
+        for section in SECTIONS:
+            groups = self._ordered([g for g in self.fusion.groups if g.section == section])
+            for group in groups:
+                stage_of[group] = self._stage(group, f"s{count}")
+                count += 1
+            stages[section] = tuple(stage_of[g] for g in groups)
+        fused = fuse_updates(stages, self.places, self.outputs, lambda s: self._stage_reads(s))
+        order = [s for section in SECTIONS for s in stages[section]] + list(fused.stages)
+        arena = self._plan_arena(order, fused.regrad)
+        return Program(
+            graph=self.graph,
+            sections=stages,
+            fused=fused.stages,
+            regrad=fused.regrad,
+            buffers=self.buffers,
+            places=self.places,
+            outputs=self.outputs,
+            arena_bytes=arena.bytes,
+            memory_bytes=self.memory_bytes,
+            live_bytes=arena.live_bytes,
+            slots=tuple(self.slots),
+        )
+
+    def _place_input(self, node: Node) -> None:
+        if node.role == "input":
+            self._slot_buffer(node.name, node.type, "input")
+        else:
+            self._memory_buffer(node.name, node.type)
+        self.places[node] = node.name
+
+    def _slot_buffer(self, name: str, type: Type, space: Space) -> None:
+        self.slots.append(name)
+        self.buffers[name] = Buffer(name, type, space, len(self.slots) - 1)
+
+    def _memory_buffer(self, name: str, type: Type) -> None:
+        slot = self.slots.index(MEMORY)
+        self.buffers[name] = Buffer(name, type, "memory", slot, self.memory_bytes)
+        self.memory_bytes += aligned(max(type.bytes, 1))
+
+    def _ordered(self, groups: list[Group]) -> list[Group]:
+        """Readers before the writer of what they read in place, arguments first, else as they
+        were made.
+        """
+        writers = {self.claims[n].name: g for g in groups for n in g.nodes if self._updates(n)}
+        waits = {g: {h for h in g.after if h in groups} for g in groups}
+        for group in groups:
+            for leaf in self.reads[group]:
+                writer = writers.get(leaf.name) if leaf.op == "input" else None
+                if writer is not None and writer is not group:
+                    waits[writer].add(group)
+        return _topological(groups, waits)
+
+    def _updates(self, node: Node) -> bool:
+        return node in self.claims and self.claims[node].role == "update"
+
+    def _stage(self, group: Group, name: str) -> Stage:
+        inside = set(group.nodes)
+        read_elsewhere = {
+            leaf for other, reads in self.reads.items() if other is not group for leaf in reads
+        }
+        kept = [n for n in group.nodes if n in self.claims or n in read_elsewhere]
+        roots = tuple(Root(node, self._place(node)) for node in kept)
+        tile = tile_of(group.contract) if group.contract is not None else None
+        stage = Stage(
+            name=name,
+            section=group.section,
+            extents=group.extents,
+            reduced=group.reduced,
+            nodes=tuple(n for n in self.graph.nodes if n in inside),
+            roots=roots,
+            contract=group.contract,
+            tile=tile,
+        )
+        if (
+            tile is not None
+            and group.contract is not None
+            and tile.k_block < group.contract.args[0].type.shape[-1]
+        ):
+            scratch = f"{name}_sums"
+            self.buffers[scratch] = Buffer(scratch, group.contract.type, "arena", 0)
+            stage = replace(stage, scratch=scratch)
+        return replace(stage, parallel=stage.flops >= _PARALLEL_FLOPS)
+
+    def _place(self, node: Node) -> str:
+        if node in self.places:
+            return self.places[node]
+        claim = self.claims.get(node)
+        if claim is None:
+            name = f"v{len(self.places)}"
+            self.buffers[name] = Buffer(name, node.type, "arena", 0)
+        elif claim.role == "update":
+            name = claim.name
+        elif claim.role == "gradient":
+            name = f"{claim.name}__grad"
+            self._memory_buffer(name, node.type)
+            self.outputs[name] = name
+        else:
+            name = claim.name
+            self._slot_buffer(name, node.type, "output")
+            self.outputs[name] = name
+        self.places[node] = name
+        return name
+
+    def _stage_reads(self, stage: Stage) -> set[str]:
+        """Buffers that a stage reads."""
+        inside = set(stage.nodes)
+        leaves = {leaf for node in stage.nodes for leaf in self.fusion._leaves_below(node)} - inside
+        return {self.places[leaf] for leaf in leaves if leaf in self.places}
+
+    def _plan_arena(self, order: list[Stage], regrad: tuple[Stage, ...]) -> Plan:
+        """Lives over all sections in order; what a gradient is recomputed from lives to the end."""
+        first: dict[str, int] = {}
+        last: dict[str, int] = {}
+
+        def touch(name: str, step: int) -> None:
+            if self.buffers[name].space == "arena":
+                first.setdefault(name, step)
+                last[name] = max(last.get(name, step), step)
+
+        for step, stage in enumerate(order):
+            for name in [
+                *self._stage_reads(stage),
+                *(r.buffer for r in stage.roots),
+                stage.scratch,
+            ]:
+                if name:
+                    touch(name, step)
+        for stage in regrad:
+            for name in [*self._stage_reads(stage), stage.scratch]:
+                if name:
+                    touch(name, len(order))
+        lives = [Life(n, self.buffers[n].type.bytes, first[n], last[n]) for n in first]
+        result = plan(lives)
+        for name, offset in result.offsets.items():
+            self.buffers[name] = replace(self.buffers[name], offset=offset)
+        return result
+
+
+def _topological(groups: Iterable[Group], waits: dict[Group, set[Group]]) -> list[Group]:
+    done: dict[Group, None] = {}
+    left = list(groups)
+    while left:
+        ready = next((g for g in left if waits[g] <= done.keys()), None)
+        if ready is None:
+            raise VerifyError("stages wait for each other; an update reads what it overwrites")
+        done[ready] = None
+        left.remove(ready)
+    return list(done)

@@ -1,0 +1,83 @@
+"""How products are blocked for the registers and caches of the target."""
+
+from __future__ import annotations
+
+from batucada.ir.access import memory_index
+from batucada.ir.graph import Node
+from batucada.ir.loops import Index
+from batucada.mapping.program import Tile
+from batucada.ops import OPS
+
+LANES = 8
+_SUMS = (
+    12  # registers that hold sums: 16 less the vectors of the right operand and one spread value
+)
+_L1_BYTES = 24 * 1024  # what the blocks of both operands may take of a 32 KB first-level cache
+_FEW_ROWS = 8  # below this many rows a dot product is cheaper than packing the right operand
+
+
+def _is_base(node: Node) -> bool:
+    return node.op == "input" or OPS[node.op].kind not in ("view",)
+
+
+def strides(node: Node) -> tuple[int, ...] | None:
+    """Elements between neighbours along each dimension of an operand, if its memory were read in
+    place.
+    """
+    variables = [f"d{i}" for i in range(len(node.type.shape))]
+    found = memory_index(node, [Index.of(v) for v in variables], _is_base)
+    if found is None:
+        return None
+    factors = dict(found[1].terms)
+    return tuple(
+        factors.get(v, 0) if e != 1 else 1 for v, e in zip(variables, node.type.shape, strict=True)
+    )
+
+
+def _dot_form(product: Node) -> bool:
+    """Both operands are contiguous along K, the right one is not along N, and there are few
+    rows.
+    """
+    a, b = (strides(arg) for arg in product.args)
+    if a is None or b is None or b[-1] == 1:
+        return False
+    return a[-1] == 1 and b[-2] == 1 and product.type.shape[-2] < _FEW_ROWS
+
+
+def needs_packing(product: Node) -> bool:
+    """The right operand must be copied so that N is contiguous."""
+    b = strides(product.args[1])
+    return (b is None or b[-1] != 1) and not _dot_form(product)
+
+
+def tile_of(product: Node) -> Tile:
+    m, n = product.type.shape[-2:]
+    k = product.args[0].type.shape[-1]
+    if _dot_form(product):
+        return Tile("dot", min(8, n), 1, k, m)
+    vectors = _vectors(n)
+    rows = max(1, min(_SUMS // vectors, m))
+    k_block = _k_block(product, m, n, k)
+    block = m if k_block == k else min(m, 16 * rows)
+    return Tile("outer", rows, vectors, k_block, block)
+
+
+def _vectors(n: int) -> int:
+    """Vectors of a tile's row: at most 4, and as even as N allows."""
+    pieces = -(-n // LANES)
+    tiles = -(-pieces // 4)
+    return -(-pieces // tiles)
+
+
+def _k_block(product: Node, m: int, n: int, k: int) -> int:
+    """The largest even cut of K whose block of the right operand stays in the first-level cache."""
+    width = min(n, 4 * LANES)
+    left = strides(product.args[0])
+    column_bytes = (
+        64 if left is not None and left[-1] != 1 else 0
+    )  # a cache line a row, where K is strided
+    fits = max(32, _L1_BYTES // (4 * width + column_bytes))
+    if m <= 2 or k <= fits * 3 // 2:
+        return k
+    blocks = -(-k // fits)
+    return -(-k // blocks)
