@@ -1,0 +1,77 @@
+"""A mapped program -> kernels, the schedules over them, and one LLVM module."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from batucada.codegen.llvm import ModuleIR, emit_module
+from batucada.codegen.lower import Lowered, check_codes, lower_stage
+from batucada.codegen.schedule import Call, Loop, Schedule
+from batucada.codegen.target import Target
+from batucada.ir.loops import Kernel
+from batucada.mapping import Program, Stage
+
+ENTRY_OF_SECTION = {"FWD": "fwd", "BCKWD": "bckwd", "GRADNORM": "gradnorm", "OPT": "opt"}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A way into the native code: a function `i32 name(ptr table)` and the stages it runs."""
+
+    name: str
+    stages: tuple[Stage, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Kernels:
+    """Every stage's kernels, and the entries that run them."""
+
+    of_stage: dict[str, tuple[Lowered, ...]]
+    entries: tuple[Entry, ...]
+
+    @property
+    def all(self) -> list[Kernel]:
+        return [lowered.kernel for stage in self.of_stage.values() for lowered in stage]
+
+
+def lower_program(program: Program) -> Kernels:
+    codes = check_codes(program)
+    entries = _entries(program)
+    stages = {stage.name: stage for entry in entries for stage in entry.stages}
+    lowered = {name: tuple(lower_stage(program, stage, codes)) for name, stage in stages.items()}
+    return Kernels(lowered, entries)
+
+
+def _entries(program: Program) -> tuple[Entry, ...]:
+    """One for each section, `step` for a whole step, `regrad` for gradients that a whole step
+    did not store.
+    """
+    sections = program.sections
+    every = tuple(stage for stages in sections.values() for stage in stages)
+    step = (*sections["FWD"], *program.fused) if program.fused else every
+    found = [Entry(ENTRY_OF_SECTION[s], stages) for s, stages in sections.items() if stages]
+    found.append(Entry("step", step))
+    if program.regrad:
+        found.append(Entry("regrad", program.regrad))
+    return tuple(found)
+
+
+def link(program: Program, kernels: Kernels, target: Target, checked: bool = False) -> ModuleIR:
+    """The module: all kernels, a function for each entry, and `loop` for many steps in one call."""
+    slots = len(program.slots)
+    schedules: list[Schedule | Loop] = []
+    for entry in kernels.entries:
+        calls = tuple(_calls(program, kernels, entry.stages))
+        schedules.append(Schedule(entry.name, calls))
+        if entry.name == "step":
+            schedules.append(Loop("loop", (), calls, calls, slots))
+    return emit_module(kernels.all, target, schedules, checked)
+
+
+def _calls(program: Program, kernels: Kernels, stages: Iterable[Stage]) -> Iterable[Call]:
+    for stage in stages:
+        for lowered in kernels.of_stage[stage.name]:
+            places = [program.buffers[param.name] for param in lowered.kernel.params]
+            buffers = tuple((place.slot, place.offset) for place in places)
+            yield Call(lowered.kernel.name, buffers, *lowered.trip, lowered.parallel)

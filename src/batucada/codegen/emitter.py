@@ -1,0 +1,292 @@
+"""Emits the value of a graph node at a point of a loop nest, as registers of the loop language.
+
+Values are computed once for each point and at the outermost open loop that knows the point, so what
+does not depend on an inner loop is hoisted out of it.  A vector runs along the pseudo-variable
+`lane`: an index holds `lane` with the distance, in elements, from one lane's element to the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from batucada.ir.access import Position, broadcast_index, flat, memory_index, through_view
+from batucada.ir.graph import Node
+from batucada.ir.loops import (
+    Apply,
+    Check,
+    Expr,
+    For,
+    Index,
+    IndexValue,
+    Kernel,
+    Literal,
+    Load,
+    Param,
+    Register,
+    Set,
+    Stmt,
+    Store,
+    dtype_of,
+    lanes_of,
+)
+from batucada.ir.types import DType
+from batucada.ir.verify import VerifyError
+from batucada.mapping import Program, Stage
+from batucada.ops import OPS
+
+LANE = Index.of("lane")
+_HALVES: frozenset[DType] = frozenset({"bf16", "f16"})
+
+
+@dataclass
+class _Block:
+    """An open loop: its statements so far, its variables, and the values computed in it."""
+
+    variables: set[str]
+    statements: list[Stmt] = field(default_factory=list)
+    values: dict[tuple[Node, Position, int], Expr] = field(default_factory=dict)
+
+
+class Emitter:
+    """Writes one kernel of a stage."""
+
+    def __init__(self, program: Program, stage: Stage, codes: Mapping[Node, int]) -> None:
+        self.program = program
+        self.stage = stage
+        self.codes = codes
+        self.inside = set(stage.nodes)
+        self.blocks = [_Block(set())]
+        self.reads: dict[str, None] = {}
+        self.writes: dict[str, None] = {}
+        self._count = 0
+        self._floor = 0  # a parallel loop is all of its kernel: nothing is hoisted out of it
+
+    # ---- statements
+
+    def kernel(self, name: str) -> Kernel:
+        buffers = self.program.buffers
+        params = tuple(
+            Param(b, buffers[b].type.dtype, max(buffers[b].type.size, 1), b in self.writes)
+            for b in sorted({**self.reads, **self.writes})
+        )
+        return Kernel(name, params, tuple(self.blocks[0].statements))
+
+    def append(self, statement: Stmt) -> None:
+        self.blocks[-1].statements.append(statement)
+
+    @contextmanager
+    def loop(
+        self, variable: str, start: int, stop: int, step: int = 1, parallel: bool = False
+    ) -> Iterator[Index]:
+        """A loop whose body is written inside the `with`; a loop of one turn is no loop."""
+        if 0 < stop - start <= step and not parallel:
+            yield Index(start)
+            return
+        self.blocks.append(_Block({variable}))
+        self._floor = 1 if parallel else self._floor
+        yield Index.of(variable)
+        body = self.blocks.pop()
+        self.append(For(variable, start, stop, step, tuple(body.statements), parallel))
+
+    def fresh(self, prefix: str, dtype: DType, lanes: int) -> Register:
+        self._count += 1
+        return Register(f"{prefix}{self._count}", dtype, lanes)
+
+    def assign(self, register: Register, value: Expr) -> Register:
+        self.append(Set(register, value))
+        return register
+
+    def store(self, buffer: str, index: Index, value: Expr, lanes: int) -> None:
+        """Lane i goes to index + i * stride, where the stride is the factor of `lane`."""
+        self.writes[buffer] = None
+        stride = dict(index.terms).get("lane", 0)
+        base = _without_lane(index)
+        if lanes == 1 or stride == 1:
+            spread = (
+                value
+                if lanes_of(value) == lanes
+                else Apply("splat", (value,), dtype_of(value), lanes)
+            )
+            self.append(Store(buffer, base, spread, lanes))
+            return
+        for lane in range(lanes):
+            part = (
+                Apply("lane_of", (value,), dtype_of(value), 1, lane)
+                if lanes_of(value) > 1
+                else value
+            )
+            self.append(Store(buffer, base + stride * lane, part, 1))
+
+    # ---- values
+
+    def define(self, node: Node, at: Position, lanes: int, value: Expr) -> None:
+        """`value` is what `node` is at this point from here on, in the loop that is open."""
+        self.blocks[-1].values[node, at, _lanes_at(at, lanes)] = value
+
+    def value(self, node: Node, at: Position, lanes: int) -> Expr:
+        lanes = _lanes_at(at, lanes)
+        key = (node, at, lanes)
+        for block in self.blocks:
+            if key in block.values:
+                return block.values[key]
+        home = self._home(at)
+        value = self._compute(node, at, lanes)
+        if isinstance(value, Load | Apply | IndexValue):
+            value = self._in_register(home, value)
+        home.values[key] = value
+        return value
+
+    def _in_register(self, home: _Block, value: Expr) -> Register:
+        register = self.fresh("r", dtype_of(value), lanes_of(value))
+        home.statements.append(Set(register, value))
+        return register
+
+    def _home(self, at: Position) -> _Block:
+        """The outermost open block in which every variable of the point is known."""
+        missing = {v for index in at for v, _ in index.terms if v != "lane"}
+        for depth, block in enumerate(self.blocks):
+            missing -= block.variables
+            if not missing and depth >= self._floor:
+                return block
+        raise VerifyError(f"{self.stage.name}: no loop over {missing}")
+
+    def _in_memory(self, node: Node) -> bool:
+        return node in self.program.places and node not in self.inside
+
+    def _compute(self, node: Node, at: Position, lanes: int) -> Expr:
+        found = memory_index(node, at, self._in_memory)
+        if found is not None:
+            return self.load(self.program.places[found[0]], found[1], lanes)
+        if node.op == "constant":
+            value = node.attr("value")
+            assert isinstance(value, int | float)
+            return Literal(value, node.type.dtype)
+        if node.op == "iota":
+            return self._ramp(at[0], lanes)
+        kind = OPS[node.op].kind
+        if kind == "view":
+            below = through_view(node, at)
+            if below is None:
+                raise VerifyError(
+                    f"{self.stage.name}: {node.op} of {node.type} has no index ({node.src})"
+                )
+            return self.value(node.args[0], below, lanes)
+        if kind != "map":
+            raise VerifyError(f"{self.stage.name}: {node.op} is not ready at its use ({node.src})")
+        return self._map(node, at, lanes)
+
+    def load(self, buffer: str, index: Index, lanes: int) -> Expr:
+        dtype = self.program.buffers[buffer].type.dtype
+        self.reads[buffer] = None
+        stride = dict(index.terms).get("lane", 0)
+        base = _without_lane(index)
+        if lanes == 1 or stride == 0:
+            return Load(buffer, base, dtype)
+        if stride == 1:
+            return Load(buffer, base, dtype, lanes)
+        parts = tuple(Load(buffer, base + stride * lane, dtype) for lane in range(lanes))
+        return Apply("pack", parts, dtype, lanes)
+
+    def _ramp(self, index: Index, lanes: int) -> Expr:
+        stride = dict(index.terms).get("lane", 0)
+        base = IndexValue(_without_lane(index))
+        if lanes == 1 or stride == 0:
+            return base
+        ramp: Expr = Apply("lane", (), "i64", lanes)
+        if stride != 1:
+            ramp = Apply("mul", (ramp, Literal(stride, "i64")), "i64", lanes)
+        return Apply("add", (ramp, base), "i64", lanes)
+
+    def _map(self, node: Node, at: Position, lanes: int) -> Expr:
+        def argument(arg: Node) -> Expr:
+            return self.value(arg, broadcast_index(arg.type.shape, at), lanes)
+
+        fused = self._fused_multiply(node)
+        if fused is not None:
+            a, b, c, negate = fused
+            product = argument(a)
+            if negate:
+                product = Apply("neg", (product,), dtype_of(product), lanes_of(product))
+            return _apply("fma", (product, argument(b), argument(c)), node.type.dtype)
+        args = tuple(argument(arg) for arg in node.args)
+        if node.op == "copy":
+            return args[0]
+        if node.op == "check_index":
+            return self._checked(node, args[0])
+        return _apply(node.op, args, node.type.dtype)
+
+    def _fused_multiply(self, node: Node) -> tuple[Node, Node, Node, bool] | None:
+        """a * b + c, and c - a * b as -a * b + c, rounded once."""
+        if node.op not in ("add", "sub") or node.type.dtype not in ("f32", "f64"):
+            return None
+
+        def product(arg: Node) -> bool:
+            return arg.op == "mul" and not self._in_memory(arg)
+
+        x, y = node.args
+        if product(y):
+            return y.args[0], y.args[1], x, node.op == "sub"
+        if node.op == "add" and product(x):
+            return x.args[0], x.args[1], y, False
+        return None
+
+    def _checked(self, node: Node, index: Expr) -> Expr:
+        """Stop the program unless every lane is in range; later sections rely on the forward's
+        check.
+        """
+        if self.stage.section != node.section:
+            return index
+        lanes = lanes_of(index)
+        size = Literal(node.integer("size"), "i64")
+        ignore = Literal(node.integer("ignore"), "i64")
+        low = _apply("ge", (index, Literal(0, "i64")), "bool")
+        high = _apply("lt", (index, size), "bool")
+        fine = _apply(
+            "or",
+            (_apply("and", (low, high), "bool"), _apply("eq", (index, ignore), "bool")),
+            "bool",
+        )
+        if lanes > 1:
+            bad = _apply("where", (fine, Literal(0, "i64"), Literal(1, "i64")), "i64")
+            fine = _apply("eq", (Apply("reduce_add", (bad,), "i64"), Literal(0, "i64")), "bool")
+        self.append(Check(fine, self.codes[node]))
+        return index
+
+    # ---- the stage's own values
+
+    def write(
+        self, roots: list[tuple[Node, str]], point: Callable[[Node], Position], lanes: int
+    ) -> None:
+        """Compute all, then store all: a root may overwrite what another reads."""
+        values = [(self.value(node, point(node), lanes), node, buffer) for node, buffer in roots]
+        for value, node, buffer in values:
+            at = point(node)
+            self.store(buffer, flat(node.type.shape, at), value, _lanes_at(at, lanes))
+
+
+def _lanes_at(at: Position, lanes: int) -> int:
+    return lanes if any(v == "lane" for index in at for v, _ in index.terms) else 1
+
+
+def _without_lane(index: Index) -> Index:
+    return Index(index.offset, tuple(t for t in index.terms if t[0] != "lane"))
+
+
+def _apply(op: str, args: tuple[Expr, ...], dtype: DType) -> Apply:
+    """An elementwise operation; half precision is computed in f32 and rounded once."""
+    lanes = max(lanes_of(arg) for arg in args)
+    if op == "cast" or not any(dtype_of(arg) in _HALVES for arg in args):
+        return Apply(op, args, dtype, lanes)
+    wide = tuple(_cast(arg, "f32") if dtype_of(arg) in _HALVES else arg for arg in args)
+    result = Apply(op, wide, "f32" if dtype in _HALVES else dtype, lanes)
+    return _cast(result, dtype)
+
+
+def _cast(value: Expr, dtype: DType) -> Apply:
+    return (
+        value
+        if isinstance(value, Apply) and value.dtype == dtype
+        else Apply("cast", (value,), dtype, lanes_of(value))
+    )

@@ -1,0 +1,104 @@
+"""Stages -> kernels of the loop language."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from batucada.codegen.contract import Contract
+from batucada.codegen.emitter import Emitter
+from batucada.codegen.nest import Nest
+from batucada.ir.access import flat
+from batucada.ir.graph import Node
+from batucada.ir.loops import For, Index, Kernel
+from batucada.mapping import Program, Stage
+from batucada.ops import OPS
+
+
+@dataclass(frozen=True, slots=True)
+class Lowered:
+    """A kernel of a stage; its parameters are buffers of the program, by name."""
+
+    kernel: Kernel
+    parallel: bool
+
+    @property
+    def trip(self) -> tuple[int, int, int]:
+        """start, stop and step of the loop that may be split, (0, 0, 1) where there is none."""
+        head = self.kernel.body[0] if self.kernel.body else None
+        if self.parallel and isinstance(head, For) and head.parallel:
+            return head.start, head.stop, head.step
+        return 0, 0, 1
+
+
+def check_codes(program: Program) -> dict[Node, int]:
+    """The code with which a kernel stops at each check: from 1 in program order."""
+    checks = [node for node in program.graph.nodes if node.op == "check_index"]
+    return {node: code for code, node in enumerate(checks, 1)}
+
+
+def lower_stage(program: Program, stage: Stage, codes: Mapping[Node, int]) -> list[Lowered]:
+    if any(OPS[node.op].kind == "index" for node in stage.nodes):
+        return [_cat(program, stage, codes)]
+    if stage.contract is not None:
+        return _contract(program, stage, codes)
+    emitter = Emitter(program, stage, codes)
+    nest = Nest(emitter)
+    nest.write()
+    kernel = emitter.kernel(stage.name)
+    return [Lowered(kernel, _is_parallel(kernel))]
+
+
+def _is_parallel(kernel: Kernel) -> bool:
+    return len(kernel.body) == 1 and isinstance(kernel.body[0], For) and kernel.body[0].parallel
+
+
+def _contract(program: Program, stage: Stage, codes: Mapping[Node, int]) -> list[Lowered]:
+    """Whole blocks of rows, which threads may share, and the rows that are left."""
+    assert stage.contract is not None
+    assert stage.tile is not None
+    m = stage.contract.type.shape[-2]
+    tile = stage.tile
+    blocked = tile.k_block < stage.contract.args[0].type.shape[-1]
+    step = tile.m_block if blocked or tile.form == "dot" else tile.rows
+    step = max(1, min(step, m))
+    whole = m - m % step
+    found = []
+    for name, start, stop, width in (
+        (stage.name, 0, whole, step),
+        (f"{stage.name}_rest", whole, m, m - whole),
+    ):
+        if start >= stop:
+            continue
+        emitter = Emitter(program, stage, codes)
+        Contract(emitter).write(start, stop, width, stage.parallel and stop - start > width)
+        kernel = emitter.kernel(name)
+        found.append(Lowered(kernel, _is_parallel(kernel)))
+    return found
+
+
+def _cat(program: Program, stage: Stage, codes: Mapping[Node, int]) -> Lowered:
+    """Each argument is copied to its place."""
+    (node,), (root,) = stage.nodes, stage.roots
+    dim = node.integer("dim")
+    emitter = Emitter(program, stage, codes)
+    start = 0
+    for number, arg in enumerate(node.args):
+        _copy_into(emitter, number, arg, root.buffer, node, dim, start)
+        start += arg.type.shape[dim]
+    return Lowered(emitter.kernel(stage.name), False)
+
+
+def _copy_into(
+    emitter: Emitter, number: int, arg: Node, buffer: str, out: Node, dim: int, start: int
+) -> None:
+    def nest(at: list[Index]) -> None:
+        if len(at) < len(arg.type.shape):
+            with emitter.loop(f"c{number}_{len(at)}", 0, arg.type.shape[len(at)]) as index:
+                nest([*at, index])
+            return
+        target = [index + start if i == dim else index for i, index in enumerate(at)]
+        value = emitter.value(arg, tuple(at), 1)
+        emitter.store(buffer, flat(out.type.shape, target), value, 1)
+
+    nest([])
