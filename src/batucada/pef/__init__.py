@@ -1,0 +1,32 @@
+"""The artifact: a PEF is one zip file that holds a compiled program.  Nothing in it is pickled."""
+
+from batucada.pef.manifest import (
+    FORMAT_VERSION,
+    EntryRecord,
+    Manifest,
+    OptimizerRecord,
+    ProducerRecord,
+    SectionRecord,
+    SlotRecord,
+    StageRecord,
+    SymbolRecord,
+    TargetRecord,
+)
+from batucada.pef.read import Pef, read_pef
+from batucada.pef.write import write_pef
+
+__all__ = [
+    "FORMAT_VERSION",
+    "EntryRecord",
+    "Manifest",
+    "OptimizerRecord",
+    "Pef",
+    "ProducerRecord",
+    "SectionRecord",
+    "SlotRecord",
+    "StageRecord",
+    "SymbolRecord",
+    "TargetRecord",
+    "read_pef",
+    "write_pef",
+]

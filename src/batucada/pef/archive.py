@@ -1,0 +1,123 @@
+"""The container: a zip whose comment, the last bytes of the file, seals all bytes before it.
+
+A zip's own checksums leave header fields and gaps uncovered; the seal covers every byte.  It
+detects damage, it is no signature: who can write a PEF can seal it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import struct
+import zipfile
+import zlib
+from collections.abc import Mapping
+from io import BufferedRandom
+from typing import BinaryIO
+
+from batucada.errors import PefError
+
+MANIFEST = "manifest.json"
+ZIP_MAGIC = b"PK\x03\x04"
+_LOCAL_HEADER_BYTES = 30
+SEAL = b"batucada-pef sha256:"
+DIGEST_BYTES = 64
+SEAL_BYTES = len(SEAL) + DIGEST_BYTES
+DEFLATE_LIMIT_BYTES = 256 << 20
+"""A member that unpacks to more is stored, so that a small file never unpacks to a huge one."""
+
+_MEMBER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*(/[A-Za-z0-9_][A-Za-z0-9_.+-]*)*")
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+_DAMAGE = (
+    zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, OSError, RuntimeError,
+    OverflowError, LookupError, MemoryError,
+)  # fmt: skip
+"""What the zip module raises on a file that is sealed and yet no proper zip."""
+
+
+def write_archive(file: BufferedRandom, members: Mapping[str, bytes]) -> None:
+    """Write `members` in order to the empty `file`, which is also readable.  Deterministic."""
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.comment = SEAL + b"0" * DIGEST_BYTES
+        for name, data in members.items():
+            if not _MEMBER_NAME.fullmatch(name):
+                raise PefError(f"{name!r} is no name for a member of a PEF")
+            archive.writestr(_header(name, len(data)), data, compresslevel=6)
+    end = file.seek(-DIGEST_BYTES, io.SEEK_END)
+    file.truncate()
+    file.seek(0)
+    digest = hashlib.file_digest(file, "sha256")
+    file.seek(end)
+    file.write(digest.hexdigest().encode())
+
+
+def _header(name: str, length: int) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(name, _EPOCH)
+    info.external_attr = 0o644 << 16
+    dense = name.endswith(".safetensors") or length > DEFLATE_LIMIT_BYTES
+    info.compress_type = zipfile.ZIP_STORED if dense else zipfile.ZIP_DEFLATED
+    return info
+
+
+def read_sealed(file: BinaryIO) -> bytes:
+    """All bytes of `file`; PefError unless it is a whole, undamaged PEF container."""
+    head = file.read(_LOCAL_HEADER_BYTES + len(MANIFEST))
+    if not head:
+        raise PefError("the file is empty")
+    if not head.startswith(ZIP_MAGIC):
+        raise PefError("not a PEF: it is no zip file")
+    file.seek(max(0, file.seek(0, io.SEEK_END) - SEAL_BYTES))
+    if not file.read(SEAL_BYTES).startswith(SEAL):
+        if head.endswith(MANIFEST.encode()):
+            raise PefError("the PEF is damaged: its end is missing; compile the model again")
+        raise PefError("not a PEF: a zip file without a PEF's seal")
+    file.seek(0)
+    data = file.read()
+    digest = hashlib.sha256(memoryview(data)[:-DIGEST_BYTES]).hexdigest()
+    if digest.encode() != data[-DIGEST_BYTES:]:
+        raise PefError("the PEF is damaged: its bytes do not match its seal; compile it again")
+    return data
+
+
+class Archive:
+    """The members of a sealed container, unpacked one at a time.  Damage raises PefError."""
+
+    def __init__(self, data: bytes) -> None:
+        try:
+            self._zip = zipfile.ZipFile(io.BytesIO(data))
+        except _DAMAGE as error:
+            raise PefError(f"the PEF is damaged: {error}") from None
+        infos = self._zip.infolist()
+        if not infos or infos[0].filename != MANIFEST:
+            raise PefError(f"not a PEF: its first member is not {MANIFEST}")
+        for info in infos:
+            _check_member(info, len(data))
+        self._infos = {info.filename: info for info in infos}
+        if len(self._infos) != len(infos):
+            raise PefError("the PEF is damaged: two members have the same name")
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Unpacked bytes of each member, in file order."""
+        return {name: info.file_size for name, info in self._infos.items()}
+
+    def read(self, name: str) -> bytes:
+        try:
+            return self._zip.read(self._infos[name])
+        except _DAMAGE as error:
+            raise PefError(f"the PEF is damaged: member {name}: {error}") from None
+
+
+def _check_member(info: zipfile.ZipInfo, file_bytes: int) -> None:
+    name = info.filename
+    if not _MEMBER_NAME.fullmatch(name):
+        raise PefError(f"the PEF is damaged: {name!r} is no name for a member")
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise PefError(f"the PEF is damaged: member {name} is neither stored nor deflated")
+    deflated = info.compress_type == zipfile.ZIP_DEFLATED
+    limit = DEFLATE_LIMIT_BYTES if deflated else file_bytes
+    if info.file_size > limit:
+        raise PefError(
+            f"the PEF is damaged: member {name} declares {info.file_size} bytes, more than {limit}"
+        )
