@@ -1,0 +1,81 @@
+"""Checks what a run is given against what the program was compiled for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from batucada.errors import IndexRangeError, InputError
+from batucada.pef import SymbolRecord
+from batucada.runtime.results import torch_dtype
+
+
+def check_names(names: Sequence[str], expected: Mapping[str, Any]) -> None:
+    """InputError unless every input is given once."""
+    for name in names:
+        if name not in expected:
+            known = ", ".join(expected) or "none"
+            raise InputError(f"the program has no input {name!r}; its inputs are: {known}")
+        if list(names).count(name) > 1:
+            raise InputError(f"the input {name!r} is given twice")
+    missing = [name for name in expected if name not in names]
+    if missing:
+        raise InputError(
+            f"the input {missing[0]!r} is missing; given: {', '.join(names) or 'none'}"
+        )
+
+
+def fitted(symbol: SymbolRecord, tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor as the kernels read it: contiguous, of the compiled dtype.
+
+    Another shape of as many elements is taken, an integer of another width converted; InputError
+    otherwise.
+    """
+    if not isinstance(tensor, torch.Tensor):
+        raise InputError(f"the input {symbol.name!r} is a {type(tensor).__name__}, not a tensor")
+    wanted = torch_dtype(symbol)
+    if tensor.device.type != "cpu":
+        raise InputError(f"the input {symbol.name!r} is on {tensor.device}; move it to the CPU")
+    count = 1
+    for extent in symbol.shape:
+        count *= extent
+    if tensor.numel() != count:
+        raise InputError(
+            f"the input {symbol.name!r} has shape {tuple(tensor.shape)}"
+            f" ({tensor.numel()} elements);"
+            f" compiled for {symbol.shape} ({count} elements). Compile again for another batch size"
+        )
+    if tensor.dtype != wanted:
+        tensor = _converted(symbol, tensor, wanted)
+    return tensor.detach().contiguous()
+
+
+def _converted(symbol: SymbolRecord, tensor: torch.Tensor, wanted: torch.dtype) -> torch.Tensor:
+    integers = not (tensor.is_floating_point() or tensor.is_complex() or wanted.is_floating_point)
+    if not integers or torch.bool in (tensor.dtype, wanted):
+        raise InputError(
+            f"the input {symbol.name!r} is {tensor.dtype}; compiled for {wanted}."
+            f" Convert it: tensor.to({wanted})"
+        )
+    converted = tensor.to(wanted)
+    if not torch.equal(converted.to(tensor.dtype), tensor):
+        raise InputError(f"the input {symbol.name!r} has values that {wanted} cannot hold")
+    return converted
+
+
+def range_error(check: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> IndexRangeError:
+    """The error for a failed check of the program, with the value that caused it."""
+    size, ignore = check["size"], check["ignore"]
+    where = f" ({check['source']})" if check["source"] else ""
+    found = ""
+    tensor = tensors.get(check["input"])
+    if tensor is not None:
+        bad = tensor[(tensor != ignore) & ((tensor < 0) | (tensor >= size))]
+        if bad.numel():
+            found = f" {int(bad.reshape(-1)[0])} in the input {check['input']!r}"
+    return IndexRangeError(
+        f"index or class label{found} is out of range:"
+        f" expected 0 to {size - 1}{where}; nothing was updated"
+    )
