@@ -1,0 +1,54 @@
+"""Batucada: a PyTorch model, its loss, backward pass and optimizer, compiled ahead of time into one
+file.
+
+import batucada as bt
+
+inputs = (bt.NamedTensor("image", x), bt.NamedTensor("label", y))
+bt.compile(model, inputs, optimizers=[optimizer], path="out/model.pef")
+program = bt.load("out/model.pef")
+program.attach(model, inputs, optimizers=[optimizer])
+loss, logits = program.run(["image", "label"], [x, y])
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from batucada.__about__ import __version__ as __version__
+from batucada.config import Options as Options
+from batucada.pef import Manifest as Manifest
+
+if TYPE_CHECKING:
+    from batucada.capture import NamedTensor as NamedTensor
+    from batucada.capture import OutputSpec as OutputSpec
+    from batucada.capture import symbol_name as symbol_name
+    from batucada.pipeline import Compiled as Compiled
+    from batucada.pipeline import compile as compile
+    from batucada.program import Program as Program
+    from batucada.program import load as load
+    from batucada.runtime.results import Result as Result
+
+_HOMES = {
+    "NamedTensor": "batucada.capture",
+    "OutputSpec": "batucada.capture",
+    "symbol_name": "batucada.capture",
+    "Compiled": "batucada.pipeline",
+    "compile": "batucada.pipeline",
+    "Program": "batucada.program",
+    "load": "batucada.program",
+    "Result": "batucada.runtime.results",
+}
+
+__all__ = ["Manifest", "Options", "__version__", *_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    """Names that need PyTorch are imported on first use, so that `batucada show` does not pay
+    for it.
+    """
+    if name not in _HOMES:
+        raise AttributeError(f"module 'batucada' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value

@@ -1,0 +1,207 @@
+"""Compiled program -> manifest and members of a PEF."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from batucada import __about__
+from batucada.capture import Captured, OptimizerSpec
+from batucada.codegen.build import Kernels
+from batucada.codegen.lower import check_codes
+from batucada.codegen.target import Target
+from batucada.ir.graph import Node
+from batucada.ir.text import graph_hash
+from batucada.mapping import Program, Stage
+from batucada.pef import (
+    EntryRecord,
+    Manifest,
+    OptimizerRecord,
+    ProducerRecord,
+    SectionRecord,
+    SlotRecord,
+    StageRecord,
+    SymbolRecord,
+    TargetRecord,
+)
+
+_GRAPH_LEVELS = ("capture", "optimizers", "simplify", "layout")
+
+
+def pack(
+    captured: Captured,
+    specs: Sequence[OptimizerSpec],
+    program: Program,
+    kernels: Kernels,
+    target: Target,
+    texts: Mapping[str, str],
+    code: bytes,
+    constants: bytes,
+    *,
+    name: str,
+    torch_version: str,
+    metadata: Mapping[str, str],
+    arguments: Mapping[str, str],
+    report: dict[str, Any],
+) -> tuple[Manifest, dict[str, bytes]]:
+    """The manifest, and the members by name: texts of every level, object code, constants."""
+    stages = {stage.name: stage for entry in kernels.entries for stage in entry.stages}
+    hyper = {h: g.defaults[k] for spec in specs for g in spec.groups for k, h in g.hyper.items()}
+    manifest = Manifest(
+        producer=ProducerRecord(__about__.__version__, torch_version),
+        name=name,
+        training=captured.training,
+        trace_hash=graph_hash(captured.graph),
+        symbols=tuple(_symbols(captured, specs, program, hyper)),
+        stages=tuple(_stage_record(stage, program) for stage in stages.values()),
+        sections=tuple(
+            SectionRecord(section, tuple(s.name for s in found))
+            for section, found in program.sections.items()
+            if found
+        ),
+        entries={
+            e.name: EntryRecord(e.name, tuple(s.name for s in e.stages)) for e in kernels.entries
+        },
+        slots=_slots(program),
+        target=TargetRecord(target.triple, target.level, target.vector_bytes),
+        hyperparameters=hyper,
+        optimizers=tuple(_optimizer_record(spec) for spec in specs),
+        metadata=dict(metadata),
+        arguments=dict(arguments),
+        report={**report, "checks": _checks(program), "live_bytes": program.live_bytes},
+    )
+    members = {
+        f"graph/{i:02d}-{level}.py": texts[level].encode() for i, level in enumerate(_GRAPH_LEVELS)
+    }
+    members["stages.py"] = texts["mapping"].encode()
+    members["kernels.py"] = texts["kernels"].encode()
+    members["module.ll"] = texts["module"].encode()
+    members[f"object/{target.level}.o"] = code
+    if constants:
+        members["constants.safetensors"] = constants
+    return manifest, members
+
+
+def _slots(program: Program) -> tuple[SlotRecord, ...]:
+    sizes = {"arena": program.arena_bytes, "memory": program.memory_bytes}
+    sizes |= {
+        b.name: b.type.bytes for b in program.buffers.values() if b.space in ("input", "output")
+    }
+    return tuple(SlotRecord(slot, sizes.get(slot, 0)) for slot in program.slots)
+
+
+def _symbols(
+    captured: Captured, specs: Sequence[OptimizerSpec], program: Program, hyper: Mapping[str, float]
+) -> list[SymbolRecord]:
+    owner = {
+        state: p for spec in specs for p, states in spec.state.items() for state in states.values()
+    }
+    storage = {node.name: _storage(node) for node in program.graph.inputs}
+    found = []
+    for node in program.graph.inputs:
+        default = captured.start_gradients.get(node.name, hyper.get(node.name))
+        of = (
+            node.name.removesuffix("__grad") if node.role == "tangent" else owner.get(node.name, "")
+        )
+        found.append(
+            _symbol(program, node.name, node.role, storage[node.name], captured, of, default)
+        )
+    for spec in captured.outputs:
+        found.append(_symbol(program, spec.name, "output", (), captured, "", None))
+    for name in program.outputs:
+        base = name.removesuffix("__grad")
+        if name != base and name not in {spec.name for spec in captured.outputs}:
+            found.append(_symbol(program, name, "gradient", storage[base], captured, base, None))
+    return found
+
+
+def _storage(node: Node) -> tuple[int, ...]:
+    return node.integers("storage") if "storage" in dict(node.attrs) else ()
+
+
+def _symbol(
+    program: Program,
+    name: str,
+    role: Any,
+    storage: tuple[int, ...],
+    captured: Captured,
+    of: str,
+    default: float | None,
+) -> SymbolRecord:
+    """`shape` is PyTorch's; where the tensor is stored permuted, the buffer's is another."""
+    buffer = program.buffers[name]
+    shape = buffer.type.shape
+    if role == "output":
+        shape = next(spec.shape for spec in captured.outputs if spec.name == name)
+    elif role == "gradient":
+        shape = program.graph.input(of).type.shape
+    if storage:
+        shape = tuple(shape[storage.index(d)] for d in range(len(shape)))
+    return SymbolRecord(
+        name=name,
+        role=role,
+        dtype=buffer.type.dtype,
+        shape=shape,
+        storage=storage,
+        slot=buffer.slot,
+        offset=buffer.offset,
+        target=captured.paths.get(name, ""),
+        of=of,
+        default=default,
+    )
+
+
+def _stage_record(stage: Stage, program: Program) -> StageRecord:
+    inside = set(stage.nodes)
+    reads = {
+        arg
+        for node in stage.nodes
+        for arg in node.args
+        if arg not in inside and arg in program.places
+    }
+    return StageRecord(
+        name=stage.name,
+        kind=stage.pattern,
+        ops=tuple(node.op for node in stage.nodes),
+        kernel=stage.name,
+        flops=stage.flops,
+        bytes_read=sum(node.type.bytes for node in reads),
+        bytes_written=sum(root.node.type.bytes for root in stage.roots),
+        parallel=stage.parallel,
+        sources=stage.sources,
+    )
+
+
+def _optimizer_record(spec: OptimizerSpec) -> OptimizerRecord:
+    groups = [
+        {
+            "parameters": list(g.parameters),
+            "options": g.options,
+            "hyper": g.hyper,
+            "defaults": g.defaults,
+        }
+        for g in spec.groups
+    ]
+    options = {
+        "name": spec.name,
+        "region": spec.region,
+        "max_grad_norm": spec.max_grad_norm,
+        "groups": groups,
+        "state": spec.state,
+    }
+    return OptimizerRecord(spec.kind, options, tuple(p for g in spec.groups for p in g.parameters))
+
+
+def _checks(program: Program) -> list[dict[str, Any]]:
+    """What each code that a kernel can stop with means."""
+    return [
+        {"code": code, "size": node.attr("size"), "ignore": node.attr("ignore"), "source": node.src,
+         "input": _checked_input(node)}
+        for node, code in check_codes(program).items()
+    ]  # fmt: skip
+
+
+def _checked_input(node: Node) -> str:
+    while node.args:
+        node = node.args[0]
+    return node.name if node.op == "input" else ""

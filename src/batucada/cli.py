@@ -1,0 +1,63 @@
+"""The `batucada` command: look into a PEF.  A user's mistake is one line on stderr and status 2."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from batucada.errors import BatucadaError
+from batucada.pef.manifest import manifest_text
+from batucada.pef.read import Pef, read_pef
+from batucada.pef.show import level_text, summary
+
+ASSEMBLY = "asm"
+MODULE = "module.ll"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command with `argv` (default: the process's); returns its exit status."""
+    arguments = _parser().parse_args(argv)
+    try:
+        print(_show(arguments))
+        sys.stdout.flush()
+    except BatucadaError as error:
+        print(f"batucada: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # the reader, a pager for one, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="batucada", description="Look into compiled programs.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    show = commands.add_parser("show", help="print what a PEF holds")
+    show.add_argument("file", help="the PEF")
+    what = show.add_mutually_exclusive_group()
+    what.add_argument(
+        "--ir",
+        metavar="LEVEL",
+        help=f"print one level of the program (capture, ..., kernels, module, {ASSEMBLY})",
+    )
+    what.add_argument("--json", action="store_true", help="print the manifest as JSON")
+    return parser
+
+
+def _show(arguments: argparse.Namespace) -> str:
+    pef = read_pef(arguments.file)
+    if arguments.json:
+        return manifest_text(pef.manifest).rstrip("\n")
+    if arguments.ir == ASSEMBLY:
+        return _assembly(pef)
+    if arguments.ir is not None:
+        return level_text(pef, arguments.ir).rstrip("\n")
+    return summary(pef)
+
+
+def _assembly(pef: Pef) -> str:
+    from batucada.codegen.objects import assembly  # LLVM takes 40 MB: only who asks pays for it
+    from batucada.codegen.target import target_of
+
+    return assembly(pef.text(MODULE), target_of(pef.manifest.target.level)).rstrip("\n")

@@ -1,0 +1,252 @@
+"""A loaded PEF bound to a host model: checks that they belong together and moves values between
+them.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from batucada.capture import OutputSpec, capture, describe_optimizers
+from batucada.codegen.target import Target, host_target, runs_on, target_of
+from batucada.config import Options
+from batucada.errors import CaptureError, PefError, PefMismatchError
+from batucada.ir.text import graph_hash, print_graph
+from batucada.pef import Pef, SymbolRecord, read_pef
+from batucada.runtime.executor import Executor, load_native
+from batucada.runtime.results import torch_dtype
+
+
+def load(path: Path | str, options: Options | None = None) -> Program:
+    """The program of a PEF, its native code loaded.
+
+    On a processor that lacks what the PEF was built for, the code is built again from the LLVM IR
+    inside, with one line on stderr.  PefError when the file is missing, damaged, too new or for
+    another architecture.
+    """
+    options = (options or Options()).with_environment()
+    pef = read_pef(path)
+    return Program(pef, load_native(_object_code(pef)), options.thread_count())
+
+
+def _object_code(pef: Pef) -> bytes:
+    built_for = pef.manifest.target
+    host = host_target()
+    target = Target(
+        built_for.triple, built_for.level, built_for.vector_bytes, host.vector_registers
+    )
+    if built_for.level not in _known_levels(host):
+        raise PefError(f"{pef.path}: built for the unknown processor level {built_for.level!r}")
+    if runs_on(target_of(target.level), host):
+        return pef.member(f"object/{built_for.level}.o")
+    if target_of(target.level).is_x86 != host.is_x86:
+        raise PefError(
+            f"{pef.path}: built for {built_for.triple}, this machine is {host.triple};"
+            " compile it again"
+        )
+    print(
+        f"batucada: {pef.path} was built for {built_for.level}, this processor is {host.level}:"
+        " building it again",
+        file=sys.stderr,
+    )
+    from batucada.codegen.objects import assemble  # LLVM is loaded only where it is needed
+
+    return assemble(_for_host(pef.text("module.ll"), built_for.triple, host), host)
+
+
+def _known_levels(host: Target) -> tuple[str, ...]:
+    return ("x86-64-v2", "x86-64-v3", "x86-64-v4", "aarch64", host.level)
+
+
+def _for_host(module_ir: str, triple: str, host: Target) -> str:
+    """The module without the attributes that name its first processor."""
+    return module_ir.replace(triple, host.triple)
+
+
+class Program(Executor):
+    """What `load` gives.  It has its own copy of parameters, buffers and optimizer state: the
+    host's change on `to_host` only, the program's by running and on `attach`, `to_device` and
+    `write`."""
+
+    @property
+    def outputs(self) -> tuple[OutputSpec, ...]:
+        return tuple(
+            OutputSpec(s.name, torch_dtype(s), s.shape) for s in self.manifest.of_role("output")
+        )
+
+    def attach(
+        self,
+        model: nn.Module,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any] | None = None,
+        optimizers: Sequence[torch.optim.Optimizer] = (),
+        transfer: bool = True,
+    ) -> None:
+        """Trace the model by shape, check that the PEF was compiled from the same graph, and
+        copy its parameters (unless not `transfer`).  PefMismatchError says what was compiled and
+        what is given."""
+        training = bool(optimizers)
+        if training and not self.training:
+            raise PefMismatchError(
+                "the PEF was compiled for inference, without an optimizer; training needs one"
+            )
+        captured = capture(
+            model, args, kwargs, training=training, loss_indices=self._loss_indices()
+        )
+        given = print_graph(captured.graph)
+        if graph_hash(captured.graph) != self.manifest.trace_hash and not (
+            self.training and not training and self._holds_forward(given)
+        ):
+            raise PefMismatchError(self._difference(captured.graph))
+        self._check_optimizers(model, optimizers)
+        self._default = {"FWD"} if self.training and not training else None
+        if transfer:
+            self.to_device(model, optimizers)
+
+    def _holds_forward(self, given: str) -> bool:
+        """A training PEF evaluates the model whose forward is the beginning of its joint graph."""
+        compiled = [line for line in self._compiled_lines() if not line.startswith("output(")]
+        forward = [line for line in _operations(given) if not line.startswith("output(")]
+        return compiled[: len(forward)] == forward
+
+    def _compiled_lines(self) -> list[str]:
+        return _operations(self.pef.text("graph/00-capture.py"))
+
+    def _loss_indices(self) -> list[int] | None:
+        """Those of the compilation: outputs whose gradient is not zero by default."""
+        if not self.training:
+            return None
+        starts = {s.of for s in self.manifest.of_role("tangent") if s.default}
+        return [
+            i for i, s in enumerate(self.manifest.of_role("output")) if s.name in starts
+        ] or None
+
+    def _difference(self, graph: Any) -> str:
+        """The first symbol, else the first operation, in which the model differs from the
+        compiled one.
+        """
+        given = {n.name: str(n.type) for n in graph.inputs}
+        for symbol in self.manifest.of_role("input", "parameter", "buffer"):
+            kind = f"{symbol.dtype}[{','.join(map(str, symbol.shape))}]"
+            now = given.get(symbol.name)
+            if now is None:
+                known = ", ".join(n.name for n in graph.inputs if n.role == symbol.role) or "none"
+                return (
+                    f"the PEF has the {symbol.role} {symbol.name} {kind},"
+                    f" the model has not; it has: {known}"
+                )
+            if now != kind:
+                return (
+                    f"the {symbol.role} {symbol.name} was compiled as {kind}, the model has {now}; "
+                    "compile again, or use the batch size and dimensions of the compilation"
+                )
+        compiled = {s.name for s in self.manifest.symbols}
+        extra = [n.name for n in graph.inputs if n.name not in compiled]
+        if extra:
+            return f"the model has {extra[0]} {given[extra[0]]}, the PEF has not; compile again"
+        was, now = self._first_difference(print_graph(graph))
+        return (
+            "the model computes something else than the PEF; compile again\n"
+            f"  compiled: {was}\n  given:    {now}"
+        )
+
+    def _first_difference(self, given: str) -> tuple[str, str]:
+        compiled, now = self._compiled_lines(), _operations(given)
+        for old, new in zip(compiled, now, strict=False):
+            if old != new:
+                return old, new
+        return f"{len(compiled)} operations", f"{len(now)} operations"
+
+    def _check_optimizers(
+        self, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer]
+    ) -> None:
+        if not optimizers:
+            return
+        given = describe_optimizers(model, optimizers)
+        compiled = self.manifest.optimizers
+        if [s.kind for s in given] != [r.class_name for r in compiled]:
+            raise PefMismatchError(
+                f"compiled with the optimizers {[r.class_name for r in compiled]},"
+                f" given {[s.kind for s in given]}"
+            )
+        for spec, record in zip(given, compiled, strict=True):
+            if tuple(p for g in spec.groups for p in g.parameters) != record.parameters:
+                raise PefMismatchError(
+                    f"the optimizer {spec.name} holds other parameters than at compilation"
+                )
+            for group, known in zip(spec.groups, record.options["groups"], strict=True):
+                changed = [k for k, v in group.options.items() if known["options"][k] != v]
+                if changed:
+                    key = changed[0]
+                    raise PefMismatchError(
+                        f"{spec.name}: {key} was compiled as {known['options'][key]},"
+                        f" given {group.options[key]}"
+                    )
+
+    # ---- between host and program
+
+    def to_device(
+        self, model: nn.Module | None = None, optimizers: Sequence[torch.optim.Optimizer] = ()
+    ) -> None:
+        """Copy the host's parameters, buffers and optimizer state into the program."""
+        if model is not None:
+            for symbol, tensor in self._host_tensors(model):
+                self.view(symbol.name).copy_(tensor.detach())
+        for optimizer, parameter, symbol, states, step in self._states(optimizers):
+            held = optimizer.state.get(parameter, {})
+            self._momentum.load(symbol, held.get("momentum_buffer"))
+            for key, name in states.items():
+                value = held.get(key)
+                self.view(name).zero_() if value is None else self.view(name).copy_(value)
+            if step in self.symbols:
+                self.view(step).fill_(float(held.get("step", 0)))
+
+    def to_host(
+        self, model: nn.Module | None, optimizers: Sequence[torch.optim.Optimizer] = ()
+    ) -> None:
+        """Copy the program's parameters, buffers and optimizer state into the host's."""
+        for symbol, tensor in self._host_tensors(model) if model is not None else ():
+            tensor.data.copy_(self.view(symbol.name))
+        for optimizer, parameter, symbol, states, step in self._states(optimizers):
+            held = optimizer.state[parameter]
+            if symbol in self._momentum.buffers:
+                held["momentum_buffer"] = self._momentum.buffers[symbol].clone()
+            for key, name in states.items():
+                held[key] = self.view(name).clone(memory_format=torch.contiguous_format)
+            if step in self.symbols:
+                held["step"] = torch.tensor(float(self.view(step)))
+
+    def _host_tensors(self, model: nn.Module) -> Iterator[tuple[SymbolRecord, torch.Tensor]]:
+        """PefMismatchError when the model lacks a tensor of the PEF or has it in another shape."""
+        tensors = dict(model.named_parameters(remove_duplicate=False))
+        tensors |= dict(model.named_buffers(remove_duplicate=False))
+        for symbol in self.manifest.of_role("parameter", "buffer"):
+            tensor = tensors.get(symbol.target)
+            if tensor is None or tuple(tensor.shape) != symbol.shape:
+                found = "none" if tensor is None else tuple(tensor.shape)
+                raise PefMismatchError(
+                    f"{symbol.target}: compiled as {symbol.shape}, the model has {found}"
+                )
+            yield symbol, tensor
+
+    def _states(
+        self, optimizers: Sequence[torch.optim.Optimizer]
+    ) -> Iterator[tuple[torch.optim.Optimizer, torch.Tensor, str, dict[str, str], str]]:
+        """(optimizer, parameter, its symbol, PyTorch's key -> state symbol, step symbol)"""
+        for optimizer, record in zip(optimizers, self.manifest.optimizers, strict=False):
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            if len(parameters) != len(record.parameters):
+                raise CaptureError("the optimizer holds other parameters than at compilation")
+            for parameter, name in zip(parameters, record.parameters, strict=True):
+                states = record.options["state"].get(name, {})
+                yield optimizer, parameter, name, states, f"{record.options['name']}__step"
+
+
+def _operations(text: str) -> list[str]:
+    """The lines of a printed graph, without its inputs and the places in the user's files."""
+    return [line.split("  # ")[0].strip() for line in text.splitlines()[1:]]
