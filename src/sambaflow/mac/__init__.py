@@ -1,0 +1,1 @@
+"""Names of the RDU's graph compiler that programs import."""

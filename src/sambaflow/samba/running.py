@@ -1,0 +1,113 @@
+"""The parts of `session.run` that a training step does not pass through."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import batucada
+from batucada.errors import InputError, OptionError, OutputError
+from sambaflow.samba.sambatensor import SambaTensor, from_result, from_torch_tensor, unwrap
+
+
+def named_inputs(inputs: Any, expected: Sequence[str]) -> tuple[list[str], list[torch.Tensor]]:
+    """Names and torch tensors of a run's inputs: one tensor, a sequence with holes, or a dict.
+
+    In a dict a tensor without a name goes by its key, in a sequence by its place among `expected`.
+    """
+    if isinstance(inputs, SambaTensor | torch.Tensor):
+        inputs = [inputs]
+    if isinstance(inputs, Mapping):
+        pairs = [(key, value) for key, value in inputs.items() if _is_tensor(value)]
+    else:
+        given = [value for value in inputs if value is not None]
+        pairs = list(zip(_padded(expected, len(given)), given, strict=True))
+    names = [getattr(value, "sn_name", "") or fallback for fallback, value in pairs]
+    return names, [_tensor(value, name) for name, (_, value) in zip(names, pairs, strict=True)]
+
+
+def _padded(names: Sequence[str], count: int) -> list[str]:
+    extra = [f"input {place + 1}" for place in range(len(names), count)]
+    return [*names, *extra][:count]
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, SambaTensor | torch.Tensor)
+
+
+def _tensor(value: Any, name: str) -> torch.Tensor:
+    if not _is_tensor(value):
+        raise InputError(f"input {name!r} is a {type(value).__name__}, not a tensor")
+    return unwrap(value)
+
+
+def samba_tensors(tree: Any) -> tuple[SambaTensor, ...]:
+    """The tensors of `traced.input_tree`, in order."""
+    return tuple(from_torch_tensor(leaf.tensor, leaf.name) for leaf in _leaves(tree))
+
+
+def _leaves(tree: Any) -> Iterator[Any]:
+    if isinstance(tree, batucada.NamedTensor):
+        yield tree
+    elif isinstance(tree, Mapping):
+        for value in tree.values():
+            yield from _leaves(value)
+    elif isinstance(tree, list | tuple):
+        for value in tree:
+            yield from _leaves(value)
+
+
+def selected(results: Sequence[Any], wanted: Any) -> list[SambaTensor]:
+    """The results that `wanted`, traced outputs or their names, asks for, in its order."""
+    wanted = [wanted] if isinstance(wanted, SambaTensor | str) else list(wanted)
+    by_name = {result.name: result for result in results}
+    names = [item if isinstance(item, str) else item.sn_name for item in wanted]
+    for name in names:
+        if name not in by_name:
+            raise InputError(f"there is no output {name!r}; the program has {', '.join(by_name)}")
+    return [from_result(by_name[name]) for name in names]
+
+
+def check_single_replica() -> None:
+    """OptionError when this process is one of several replicas: gradients are not reduced."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return
+    size = torch.distributed.get_world_size()
+    if size > 1:
+        raise OptionError(
+            f"data_parallel=True among {size} processes: gradients are not reduced between "
+            "processes; run one process, with a batch of the global size"
+        )
+
+
+def timed(run: Callable) -> Callable:
+    """`run` with the wall time of each call appended to its list `seconds`."""
+
+    def timed_run(*args: Any, **kwargs: Any) -> Any:
+        start = time.perf_counter()
+        results = run(*args, **kwargs)
+        timed_run.seconds.append(time.perf_counter() - start)  # type: ignore[attr-defined]
+        return results
+
+    timed_run.seconds = []  # type: ignore[attr-defined]
+    return timed_run
+
+
+def write_times(seconds: Iterable[float], path: Path) -> None:
+    """One line a run in microseconds, then their sum."""
+    times = [1e6 * duration for duration in seconds]
+    lines = [f"run {number}: {time_us:.2f} us" for number, time_us in enumerate(times)]
+    write_text(path, "\n".join([*lines, f"total: {sum(times):.2f} us in {len(times)} runs"]) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a report; OutputError when that fails."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}") from None

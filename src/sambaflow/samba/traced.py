@@ -1,0 +1,109 @@
+"""What a trace sees and what it leaves: the tree of inputs, and tensors that live on the device."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+import batucada
+from batucada.errors import InputError, OptionError
+from sambaflow.samba import device
+from sambaflow.samba.sambatensor import SambaTensor
+
+
+class TracedTensor(SambaTensor):
+    """An output or other symbol of the traced program.  Its value is the device's current one."""
+
+    __slots__ = ("_dtype", "_shape")
+
+    def __init__(self, name: str, shape: Sequence[int], dtype: torch.dtype) -> None:
+        self.name = name
+        self.batch_dim = None
+        self._shape = torch.Size(shape)
+        self._dtype = dtype
+
+    @classmethod
+    def of_symbol(cls, record: Any) -> TracedTensor:
+        return cls(record.name, record.shape, TORCH_DTYPES[record.dtype])
+
+    @property
+    def _tensor(self) -> torch.Tensor:  # type: ignore[override]
+        return device.current().program.read(self.name)
+
+    @property
+    def shape(self) -> torch.Size:
+        return self._shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._dtype
+
+    @property
+    def has_data(self) -> bool:
+        return True
+
+    def rdu(self) -> TracedTensor:
+        return self
+
+    def __repr__(self) -> str:
+        return f"TracedTensor(name={self.name!r}, shape={tuple(self._shape)}, dtype={self._dtype})"
+
+    def __reduce__(self) -> tuple:
+        return TracedTensor, (self.name, self._shape, self._dtype)
+
+
+TORCH_DTYPES = {
+    "f64": torch.float64, "f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16,
+    "i64": torch.int64, "i32": torch.int32, "i16": torch.int16, "i8": torch.int8,
+    "u8": torch.uint8, "bool": torch.bool,
+}  # fmt: skip
+
+
+def optimizer_list(optimizers: Any) -> tuple[Optimizer, ...]:
+    """Nothing, one optimizer or several, as a tuple."""
+    if optimizers is None:
+        return ()
+    listed = (optimizers,) if isinstance(optimizers, Optimizer) else tuple(optimizers)
+    for optimizer in listed:
+        if not isinstance(optimizer, Optimizer):
+            raise OptionError(f"not an optimizer: {type(optimizer).__name__}")
+    return listed
+
+
+def input_tree(model: nn.Module, inputs: Any) -> tuple[tuple, dict[str, Any]]:
+    """Positional and keyword arguments of forward, with a NamedTensor for every tensor.
+
+    A tensor without a name gets that of forward's argument.
+    """
+    if isinstance(inputs, Mapping):
+        return (), {key: _named(value, key) for key, value in inputs.items()}
+    if isinstance(inputs, SambaTensor | torch.Tensor):
+        inputs = (inputs,)
+    if not isinstance(inputs, Sequence):
+        raise InputError(
+            f"inputs are a tensor, a sequence or a dict of them, not {type(inputs).__name__}"
+        )
+    names = _argument_names(model, len(inputs))
+    return tuple(_named(value, name) for value, name in zip(inputs, names, strict=True)), {}
+
+
+def _argument_names(model: nn.Module, count: int) -> list[str]:
+    names = list(inspect.signature(model.forward).parameters)[:count]
+    return [*names, *(f"input_{index}" for index in range(len(names), count))]
+
+
+def _named(value: Any, default: str) -> Any:
+    if isinstance(value, SambaTensor):
+        return batucada.NamedTensor(value.name or default, value._tensor)
+    if isinstance(value, torch.Tensor):
+        return batucada.NamedTensor(default, value)
+    if type(value) in (list, tuple):
+        return type(value)(_named(item, f"{default}_{i}") for i, item in enumerate(value))
+    if isinstance(value, dict):
+        return {key: _named(item, f"{default}_{key}") for key, item in value.items()}
+    return value

@@ -1,0 +1,151 @@
+"""MNIST images as the starter programs want them: normalised and flat."""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import math
+import socket
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.error import URLError
+
+import torch
+from torch.utils.data import TensorDataset
+
+from batucada.errors import DataError, OptionError, OutputError
+from sambaflow.logging import samba_logger
+
+if TYPE_CHECKING:
+    from torchvision.datasets import MNIST
+
+Settings = argparse.Namespace | Mapping[str, Any]
+
+# Mean and standard deviation of MNIST's training pixels, scaled to [0, 1].
+MEAN, STD = 0.1307, 0.3081
+SIDE = 28
+DOWNLOAD_TIMEOUT_S = 10.0
+FILES = tuple(
+    f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")
+)
+
+
+def dataset_transform(args: Settings) -> Callable[[Any], torch.Tensor]:
+    """A function from a PIL image to an f32 tensor of `args.num_features` normalised pixels.
+
+    Another square than 28 * 28 resizes the image.
+    """
+    from torchvision import transforms
+
+    side = _side(args)
+    steps: list[Any] = [] if side == SIDE else [transforms.Resize((side, side))]
+    steps += [transforms.ToTensor(), transforms.Normalize((MEAN,), (STD,)), torch.flatten]
+    return transforms.Compose(steps)
+
+
+def _side(args: Settings) -> int:
+    features = int((args if isinstance(args, Mapping) else vars(args))["num_features"])
+    side = math.isqrt(max(features, 0))
+    if side == 0 or side * side != features:
+        raise OptionError(f"--num-features is {features}; expected the square of an image's side")
+    return side
+
+
+def load_mnist(
+    folder: str | Path, args: Settings, *, train: bool, sample: Path | None = None
+) -> TensorDataset:
+    """The training or test images, f32[n, num_features], and labels, i64[n], all transformed.
+
+    They are read from `folder`, or downloaded to it; where that fails, unpacked from `sample`, a
+    folder with the four gzip files.  DataError when they are damaged or not to be had.
+    """
+    side = _side(args)
+    data = _open(Path(folder), train, sample)
+    if len(data.data) != len(data.targets):
+        raise DataError(
+            f"{data.raw_folder} is damaged: {len(data.data)} images, {len(data.targets)} labels"
+        )
+    if side != SIDE:
+        transform = dataset_transform(args)
+        return TensorDataset(torch.stack([transform(image) for image, _ in data]), data.targets)
+    # The same arithmetic as of the transform, on all images at once: 3 s less on the training set.
+    pixels = data.data.flatten(1).float().div_(255).sub_(MEAN).div_(STD)
+    return TensorDataset(pixels, data.targets)
+
+
+def batches(
+    data: TensorDataset, batch_size: int, *, shuffle: bool
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """The images and labels of an epoch, cut into whole batches; a smaller last one is left out.
+
+    OptionError when not even one is whole.
+    """
+    images, labels = data.tensors
+    whole = len(labels) - len(labels) % batch_size
+    if not whole:
+        raise OptionError(f"--batch-size {batch_size} is more than the {len(labels)} images")
+    # One gather an epoch and then views of it: a DataLoader costs more a step than the step.
+    order = torch.randperm(len(labels))[:whole] if shuffle else torch.arange(whole)
+    pairs = zip(images[order].split(batch_size), labels[order].split(batch_size), strict=True)
+    return list(pairs)
+
+
+def _open(folder: Path, train: bool, sample: Path | None) -> MNIST:
+    from torchvision.datasets import MNIST
+
+    raw = folder / "MNIST" / "raw"
+    if not _has_all(raw) and _has_all(raw, ".gz"):
+        _unpack(raw, raw)
+    if not _has_all(raw) and (reason := _download(folder)):
+        if sample is None or any((raw / name).exists() for name in FILES):
+            raise DataError(f"{raw} does not hold MNIST, and it cannot be downloaded: {reason}")
+        message = f"no MNIST in {folder}, and no download: using the sample."
+        samba_logger.warning(message, log_limit=1)  # type: ignore[call-arg]
+        folder = folder / "sample"  # of its own, never to be taken for the whole set
+        raw = folder / "MNIST" / "raw"
+        _unpack(sample, raw)
+    try:
+        return MNIST(str(folder), train=train)
+    except (RuntimeError, OSError, ValueError, AssertionError, LookupError) as error:
+        raise DataError(f"the MNIST files in {raw} are damaged; remove them: {error}") from None
+
+
+def _has_all(raw: Path, suffix: str = "") -> bool:
+    return all((raw / f"{name}{suffix}").exists() for name in FILES)
+
+
+def _download(folder: Path) -> str:
+    """Fetch and unpack the four files; returns why that failed, or nothing."""
+    from torchvision.datasets import MNIST
+
+    try:
+        with _timeout(DOWNLOAD_TIMEOUT_S):
+            MNIST(str(folder), download=True)
+    except (RuntimeError, URLError, OSError, ValueError) as error:
+        return str(error)
+    return ""
+
+
+def _unpack(packed: Path, raw: Path) -> None:
+    try:
+        raw.mkdir(parents=True, exist_ok=True)
+        for name in FILES:
+            (raw / name).write_bytes(gzip.decompress((packed / f"{name}.gz").read_bytes()))
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(f"{packed / name}.gz is damaged: {error}") from None
+    except OSError as error:
+        raise OutputError(f"cannot unpack {packed} to {raw}: {error}") from None
+
+
+@contextmanager
+def _timeout(seconds: float) -> Iterator[None]:
+    """A host that does not answer must not hold the program up."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
