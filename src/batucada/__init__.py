@@ -15,6 +15,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from batucada import errors as errors
 from batucada.__about__ import __version__ as __version__
 from batucada.config import Options as Options
 from batucada.pef import Manifest as Manifest

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from batucada.codegen.llvm import ModuleIR, emit_module
 from batucada.codegen.lower import Lowered, check_codes, lower_stage
 from batucada.codegen.schedule import Call, Loop, Schedule
+from batucada.codegen.sweep import lower_sweep
 from batucada.codegen.target import Target
 from batucada.ir.loops import Kernel
 from batucada.mapping import Program, Stage
@@ -29,10 +30,12 @@ class Kernels:
 
     of_stage: dict[str, tuple[Lowered, ...]]
     entries: tuple[Entry, ...]
+    sweep: Kernel | None = None
 
     @property
     def all(self) -> list[Kernel]:
-        return [lowered.kernel for stage in self.of_stage.values() for lowered in stage]
+        kernels = [lowered.kernel for stage in self.of_stage.values() for lowered in stage]
+        return kernels if self.sweep is None else [*kernels, self.sweep]
 
 
 def lower_program(program: Program) -> Kernels:
@@ -40,7 +43,8 @@ def lower_program(program: Program) -> Kernels:
     entries = _entries(program)
     stages = {stage.name: stage for entry in entries for stage in entry.stages}
     lowered = {name: tuple(lower_stage(program, stage, codes)) for name, stage in stages.items()}
-    return Kernels(lowered, entries)
+    sweep = lower_sweep(program, program.sweep, codes) if program.sweep is not None else None
+    return Kernels(lowered, entries, sweep)
 
 
 def _entries(program: Program) -> tuple[Entry, ...]:
@@ -59,19 +63,36 @@ def _entries(program: Program) -> tuple[Entry, ...]:
 
 def link(program: Program, kernels: Kernels, target: Target, checked: bool = False) -> ModuleIR:
     """The module: all kernels, a function for each entry, and `loop` for many steps in one call."""
-    slots = len(program.slots)
     schedules: list[Schedule | Loop] = []
     for entry in kernels.entries:
         calls = tuple(_calls(program, kernels, entry.stages))
         schedules.append(Schedule(entry.name, calls))
         if entry.name == "step":
-            schedules.append(Loop("loop", (), calls, calls, slots))
+            schedules.append(_loop(program, kernels, entry))
     return emit_module(kernels.all, target, schedules, checked)
+
+
+def _loop(program: Program, kernels: Kernels, step: Entry) -> Loop:
+    """Many steps in one call.  With a sweep, the first product of a step runs in the one before."""
+    slots, sweep = len(program.slots), program.sweep
+    if sweep is None or kernels.sweep is None:
+        calls = tuple(_calls(program, kernels, step.stages))
+        return Loop("loop", (), calls, calls, slots)
+    rest = [s for s in step.stages if s.name not in (sweep.forward.name, sweep.update.name)]
+    first = tuple(_calls(program, kernels, [sweep.forward]))
+    between = tuple(_calls(program, kernels, rest))
+    last = tuple(_calls(program, kernels, [sweep.update]))
+    body = (*between, Call(kernels.sweep.name, _places(program, kernels.sweep)))
+    return Loop("loop", first, body, (*between, *last), slots)
 
 
 def _calls(program: Program, kernels: Kernels, stages: Iterable[Stage]) -> Iterable[Call]:
     for stage in stages:
         for lowered in kernels.of_stage[stage.name]:
-            places = [program.buffers[param.name] for param in lowered.kernel.params]
-            buffers = tuple((place.slot, place.offset) for place in places)
+            buffers = _places(program, lowered.kernel)
             yield Call(lowered.kernel.name, buffers, *lowered.trip, lowered.parallel)
+
+
+def _places(program: Program, kernel: Kernel) -> tuple[tuple[int, int], ...]:
+    places = [program.buffers[param.name] for param in kernel.params]
+    return tuple((place.slot, place.offset) for place in places)

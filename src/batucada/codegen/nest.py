@@ -230,14 +230,13 @@ class _Pass:
         return None
 
     def _shapes(self, last: Dim | None) -> list[tuple[int, int]]:
-        """(lanes, copy) of each partial result."""
+        """(lanes, copy) of each partial result; one even where there is nothing to sum up."""
         if last is None:
             return [(self.lanes, 0)]
         whole = last.extent // LANES
         copies = min(_SUMS, whole)
-        return [(LANES, c) for c in range(copies)] + [
-            (lanes, 0) for _, lanes in segments(last.extent)
-        ]
+        found = [(LANES, c) for c in range(copies)]
+        return [*found, *((lanes, 0) for _, lanes in segments(last.extent))] or [(1, 0)]
 
     def _declare(self, last: Dim | None) -> None:
         for node in self.reduces:

@@ -12,7 +12,7 @@ from batucada.ir.loops import Index
 from batucada.ir.types import Type
 from batucada.ops import OPS
 
-Pattern = Literal["map", "reduce", "contract", "sweep"]
+Pattern = Literal["map", "reduce", "contract"]
 Space = Literal["arena", "memory", "input", "output"]
 
 
@@ -83,11 +83,21 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True)
+class Sweep:
+    """`forward` is the first product of the next step, `update` the update of its weight in this
+    one.  `following` gives the buffers of the next step's input and outputs by this one's."""
+
+    forward: Stage
+    update: Stage
+    following: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class Program:
     """Stages by the section that runs them.  `fused` is BCKWD and OPT of a whole step in one,
     with each update an epilogue of its gradient; empty where that cannot be.  `regrad`
-    recomputes gradients that `fused` did not store.  `sweep` are the stages of a whole step but
-    for its first, which the last joins (see `sweep.py`)."""
+    recomputes gradients that `fused` did not store.  `sweep` joins two stages of a whole step in
+    a loop (see `sweep.py`)."""
 
     graph: Graph
     sections: dict[Section, tuple[Stage, ...]]
@@ -98,9 +108,8 @@ class Program:
     outputs: dict[str, str]  # output or gradient symbol -> buffer
     arena_bytes: int
     memory_bytes: int
-    live_bytes: (
-        int  # the largest set of arena bytes that live at once: the lower bound of the arena
-    )
+    live_bytes: int  # the most arena bytes that live at once: no plan can need fewer
+    sweep: Sweep | None = None
     slots: tuple[str, ...] = field(default=())  # names of the slots, in order
 
 

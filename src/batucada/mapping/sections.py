@@ -10,7 +10,8 @@ from batucada.ir.types import Type
 from batucada.ir.verify import VerifyError
 from batucada.mapping.fuse import Fusion, Group
 from batucada.mapping.memory import Life, Plan, aligned, plan
-from batucada.mapping.program import Buffer, Program, Root, Space, Stage
+from batucada.mapping.program import Buffer, Program, Root, Space, Stage, Sweep
+from batucada.mapping.sweep import find_sweep
 from batucada.mapping.tiling import tile_of
 from batucada.mapping.update import fuse_updates
 from batucada.ops import OPS, like, make
@@ -106,9 +107,12 @@ class _Builder:
                 stage_of[group] = self._stage(group, f"s{count}")
                 count += 1
             stages[section] = tuple(stage_of[g] for g in groups)
-        fused = fuse_updates(stages, self.places, self.outputs, lambda s: self._stage_reads(s))
+        fused = fuse_updates(stages, self.outputs, self._stage_reads)
         order = [s for section in SECTIONS for s in stages[section]] + list(fused.stages)
-        arena = self._plan_arena(order, fused.regrad)
+        sweep = find_sweep(stages["FWD"], fused.stages, self.outputs)
+        for name, following in sweep.following.items() if sweep is not None else ():
+            self._slot_buffer(following, self.buffers[name].type, self.buffers[name].space)
+        arena = self._plan_arena(order, fused.regrad, sweep)
         return Program(
             graph=self.graph,
             sections=stages,
@@ -120,6 +124,7 @@ class _Builder:
             arena_bytes=arena.bytes,
             memory_bytes=self.memory_bytes,
             live_bytes=arena.live_bytes,
+            sweep=sweep,
             slots=tuple(self.slots),
         )
 
@@ -209,33 +214,35 @@ class _Builder:
         leaves = {leaf for node in stage.nodes for leaf in self.fusion._leaves_below(node)} - inside
         return {self.places[leaf] for leaf in leaves if leaf in self.places}
 
-    def _plan_arena(self, order: list[Stage], regrad: tuple[Stage, ...]) -> Plan:
-        """Lives over all sections in order; what a gradient is recomputed from lives to the end."""
-        first: dict[str, int] = {}
-        last: dict[str, int] = {}
-
-        def touch(name: str, step: int) -> None:
-            if self.buffers[name].space == "arena":
-                first.setdefault(name, step)
-                last[name] = max(last.get(name, step), step)
-
+    def _plan_arena(
+        self, order: list[Stage], regrad: tuple[Stage, ...], sweep: Sweep | None
+    ) -> Plan:
+        """Lives over all sections in order; what a gradient is recomputed from lives to the end,
+        and what a sweep makes for the next step lives throughout.
+        """
+        steps: dict[str, set[int]] = {}
         for step, stage in enumerate(order):
-            for name in [
-                *self._stage_reads(stage),
-                *(r.buffer for r in stage.roots),
-                stage.scratch,
-            ]:
-                if name:
-                    touch(name, step)
+            for name in (*self._stage_reads(stage), *_written(stage)):
+                steps.setdefault(name, set()).add(step)
         for stage in regrad:
-            for name in [*self._stage_reads(stage), stage.scratch]:
-                if name:
-                    touch(name, len(order))
-        lives = [Life(n, self.buffers[n].type.bytes, first[n], last[n]) for n in first]
+            for name in (*self._stage_reads(stage), stage.scratch):
+                steps.setdefault(name, set()).add(len(order))
+        for name in _written(sweep.forward) if sweep is not None else ():
+            steps[name] |= {0, len(order)}
+        arena = {n for n, b in self.buffers.items() if b.space == "arena"}
+        lives = [
+            Life(name, self.buffers[name].type.bytes, min(found), max(found))
+            for name, found in steps.items()
+            if name in arena
+        ]
         result = plan(lives)
         for name, offset in result.offsets.items():
             self.buffers[name] = replace(self.buffers[name], offset=offset)
         return result
+
+
+def _written(stage: Stage) -> list[str]:
+    return [name for name in (*(root.buffer for root in stage.roots), stage.scratch) if name]
 
 
 def _topological(groups: Iterable[Group], waits: dict[Group, set[Group]]) -> list[Group]:

@@ -13,7 +13,7 @@ from safetensors.torch import load as load_tensors
 
 from batucada.errors import InputError, PefError
 from batucada.pef import Pef, SymbolRecord
-from batucada.runtime.inputs import check_names, fitted, range_error
+from batucada.runtime.inputs import check_names, fitted, number, range_error, tracked
 from batucada.runtime.momentum import HostMomentum, groups_without_momentum
 from batucada.runtime.native import NativeModule, ThreadPool
 from batucada.runtime.results import Result, ResultMemory, aligned_block, torch_dtype
@@ -52,14 +52,13 @@ class Executor:
         self.input_names = tuple(self._inputs)
         self._memory = ResultMemory(pef.manifest.of_role("output"))
         self._results: tuple[Result, ...] = ()
-        self._held: list[
-            torch.Tensor
-        ] = []  # the last run's inputs: their addresses are in the table
+        # The last run's inputs, whose addresses are in these slots of the table.
+        self._held: list[torch.Tensor] = []
+        self._held_names: Sequence[str] = ()
+        self._slots: list[int] = []
         self._versions: list[int] = []
-        self._default: set[str] | None = (
-            None  # what a run without sections runs; None: a whole step
-        )
-        self._gradients = "none"  # none, stored, or recomputable from the last run's values
+        self._default: set[str] | None = None  # what a run without sections runs; None: all
+        self._gradients = "none"  # none, stored, recomputable from the last run's values, lost
         self._forward_done = False
         self._set_defaults(pef)
         self._momentum = HostMomentum(groups_without_momentum(self.manifest.optimizers), self.view)
@@ -85,6 +84,7 @@ class Executor:
     def _set_defaults(self, pef: Pef) -> None:
         self.hyperparameters: dict[str, float] = {}
         self._scalars: dict[str, list[ctypes.c_float]] = {}
+        self._given_hyper: dict[str, float] = {}  # the last ones, which need not be set again
         for symbol in self.manifest.of_role("tangent"):
             self.view(symbol.name).fill_(symbol.default or 0.0)
         for optimizer in self.manifest.optimizers:
@@ -105,11 +105,8 @@ class Executor:
 
     @staticmethod
     def _constants(pef: Pef) -> dict[str, torch.Tensor]:
-        return (
-            load_tensors(pef.member("constants.safetensors"))
-            if "constants.safetensors" in pef.names
-            else {}
-        )
+        member = "constants.safetensors"
+        return load_tensors(pef.member(member)) if member in pef.names else {}
 
     def view(self, name: str) -> torch.Tensor:
         """The program's own memory of a symbol, in the shape that PyTorch gives it."""
@@ -140,25 +137,31 @@ class Executor:
         None is all that the PEF has.  Hyperparameters that are not given keep their last value.
         InputError, before anything runs, when something does not fit.
         """
-        if hyper:
-            self._set_hyper(hyper)
         wanted = self._default if sections is None else self._wanted(sections)
         if self._gradients == "recomputable" and wanted is not None and "BCKWD" not in wanted:
             self._keep_gradients()
+        numbers = self._numbers(hyper) if hyper and hyper != self._given_hyper else None
         self._bind(names, tensors)
+        if numbers is not None:
+            self._set_hyper(numbers)
+            self._given_hyper = dict(hyper or {})
         if wanted is None and self._momentum_on_host:
             wanted = _WHOLE_STEP
         if wanted is None:
             results = self._memory.record(self._table)
             code = self._step(self._address)
-            if code:
-                self._fail(code)
-            self._results = results
-            self._forward_done = True
-            if self.training:
-                self._gradients = "recomputable" if "regrad" in self._entries else "stored"
-            return results
+            return self._finished(results, code)
         return self._run_sections(wanted)
+
+    def _finished(self, results: tuple[Result, ...], code: int) -> tuple[Result, ...]:
+        """After whole steps."""
+        if code:
+            self._fail(code)
+        self._results = results
+        self._forward_done = True
+        if self.training:
+            self._gradients = "recomputable" if "regrad" in self._entries else "stored"
+        return results
 
     def _bind(self, names: Sequence[str], tensors: Sequence[torch.Tensor]) -> None:
         if len(names) != len(self._inputs) or len(names) != len(tensors):
@@ -184,17 +187,25 @@ class Executor:
             slots.append(slot)
         if len(set(slots)) != len(slots):
             check_names(names, self._inputs)
+        try:
+            versions = [tensor._version for tensor in held]
+        except RuntimeError:  # PyTorch keeps no version of what was made in inference mode
+            held = [tracked(tensor) for tensor in held]
+            versions = [tensor._version for tensor in held]
         for slot, tensor in zip(slots, held, strict=True):
             self._table[slot] = tensor.data_ptr()
+        self._slots = slots
         self._held = held
         self._held_names = names
-        self._versions = [tensor._version for tensor in held]
+        self._versions = versions
 
     def _wanted(self, sections: Sequence[str]) -> set[str] | None:
         """The sections to run in order, or None for a whole step."""
         if isinstance(sections, str):
             sections = [sections]
         asked = {str(section).upper() for section in sections}
+        if not asked:
+            raise InputError("the list of sections is empty; leave it out to run all of them")
         unknown = asked - set(SECTION_ORDER)
         if unknown:
             raise InputError(
@@ -209,8 +220,9 @@ class Executor:
             return None
         if "BCKWD" in asked and "FWD" not in asked and not self._forward_done:
             raise InputError("section BCKWD needs the values of FWD; run FWD first")
-        if "OPT" in asked and "BCKWD" not in asked and self._gradients != "stored":
-            raise InputError("section OPT needs the gradients of BCKWD; run BCKWD first")
+        updates = sorted(asked & {"GRADNORM", "OPT"})
+        if updates and "BCKWD" not in asked and self._gradients != "stored":
+            raise InputError(f"section {updates[-1]} needs the gradients of BCKWD; run BCKWD first")
         return asked
 
     def _run_sections(self, wanted: set[str]) -> tuple[Result, ...]:
@@ -239,30 +251,25 @@ class Executor:
     def loop(
         self, names: Sequence[str], tensors: Sequence[torch.Tensor], steps: int
     ) -> tuple[Result, ...]:
-        """`steps` whole steps on the same inputs in one native call; the outputs of the last
-        one.
-        """
+        """`steps` whole steps on the same inputs in one native call; the last one's outputs."""
         if steps < 1:
             raise InputError(f"a loop needs at least one step, not {steps}")
-        self._bind(names, tensors)
-        sections = _WHOLE_STEP if self._momentum_on_host else self._default
-        if sections is not None:
+        if self._momentum_on_host or self._default is not None:
             for _ in range(steps):
-                results = self._run_sections(sections)
+                results = self.run(names, tensors)
             return results
+        self._bind(names, tensors)
         results = self._memory.record(self._table)
+        slots = {record.name: slot for slot, record in enumerate(self.manifest.slots)}
+        for name, slot in slots.items():  # a sweep reads and writes the next step's as well
+            if name.endswith("__next"):
+                self._table[slot] = self._table[slots[name.removesuffix("__next")]]
         strides = (ctypes.c_int64 * len(self._table))()
-        code = self._loop(self._address, ctypes.addressof(strides), steps)
-        if code:
-            self._fail(code)
-        self._results = results
-        self._forward_done = True
-        if self.training:
-            self._gradients = "recomputable" if "regrad" in self._entries else "stored"
-        return results
+        return self._finished(results, self._loop(self._address, ctypes.addressof(strides), steps))
 
     def _fail(self, code: int) -> None:
         self._gradients = "none"
+        self._forward_done = False
         if code < 0:
             sites = self.manifest.report.get("sites", [])
             site = sites[-1 - code] if -1 - code < len(sites) else f"code {code}"
@@ -272,22 +279,17 @@ class Executor:
 
     # ---- hyperparameters and gradients
 
-    def _set_hyper(self, hyper: Mapping[str, float]) -> None:
-        """Names that the program does not use are legal: programs pass what some of their models
-        need.
-        """
-        current = self.hyperparameters
-        for name, value in hyper.items():
-            if current.get(name) == value or name not in self._scalars:
-                continue
-            number = float(value)
-            if number != number:
-                raise InputError(f"the hyperparameter {name!r} is not a number")
+    def _numbers(self, hyper: Mapping[str, float]) -> dict[str, float]:
+        """Names that the program does not use are legal: programs pass what some models need."""
+        return {name: number(name, v) for name, v in hyper.items() if name in self._scalars}
+
+    def _set_hyper(self, numbers: dict[str, float]) -> None:
+        for name, value in numbers.items():
             for scalar in self._scalars[name]:
-                scalar.value = number
-            current[name] = number
-            if name.endswith("momentum"):
-                self._momentum_on_host = self._momentum.active
+                scalar.value = value
+        self.hyperparameters.update(numbers)
+        if any(name.endswith("momentum") for name in numbers):
+            self._momentum_on_host = self._momentum.active
 
     def set_output_gradient(self, output_index: int, grad: torch.Tensor | None) -> None:
         """What starts the backward pass at this output from the next run on; None for the
@@ -303,10 +305,16 @@ class Executor:
             raise InputError(
                 f"output {output_index} ({outputs[output_index].name}) takes no gradient here"
             )
+        if self._gradients == "recomputable":
+            self._keep_gradients()  # those of the last run began with the old values
         target = self.view(name)
         if grad is None:
             target.fill_(self.symbols[name].default or 0.0)
             return
+        if not isinstance(grad, torch.Tensor):
+            raise InputError(
+                f"the gradient of output {output_index} is a {type(grad).__name__}, not a tensor"
+            )
         if grad.numel() != target.numel():
             raise InputError(
                 f"the gradient of output {output_index} has shape {tuple(grad.shape)};"
@@ -321,31 +329,31 @@ class Executor:
             raise InputError(f"the program computes no gradient of {symbol!r}")
         if self._gradients == "none":
             raise InputError(f"no run with BCKWD has been made, so {symbol!r} has no gradient yet")
-        self._recompute_gradients()
-        return self.view(name).clone(memory_format=torch.contiguous_format)
-
-    def _recompute_gradients(self) -> None:
-        """A whole step does not store gradients that only its update reads; the values they are
-        made of live on.
-        """
-        if self._gradients == "stored":
-            return
-        if self._inputs_changed():
+        if self._gradients == "recomputable":
+            self._keep_gradients()
+        if self._gradients == "lost":
             raise InputError(
                 "an input tensor was changed after the run; read gradients before filling it again"
             )
+        return self.view(name).clone(memory_format=torch.contiguous_format)
+
+    def _keep_gradients(self) -> None:
+        """Store the last whole step's gradients while what they are made of is still there.
+
+        The step itself does not store those that only its update reads.
+        """
+        if self._inputs_changed():
+            self._gradients = "lost"
+            return
         self._call("regrad")
         self._gradients = "stored"
 
-    def _keep_gradients(self) -> None:
-        """Before a run that overwrites what the last gradients are made of."""
-        if self._inputs_changed():
-            self._gradients = "none"
-        else:
-            self._recompute_gradients()
-
     def _inputs_changed(self) -> bool:
-        return [tensor._version for tensor in self._held] != self._versions
+        """Filled again, or given other memory, since the run."""
+        addresses = [self._table[slot] for slot in self._slots]
+        return [tensor._version for tensor in self._held] != self._versions or [
+            tensor.data_ptr() for tensor in self._held
+        ] != addresses
 
     # ---- reading and writing symbols
 
@@ -375,6 +383,8 @@ class Executor:
             raise InputError(
                 f"{symbol!r} has shape {tuple(target.shape)}, the value {tuple(value.shape)}"
             )
+        if self._gradients == "recomputable":
+            self._keep_gradients()
         target.copy_(value.detach())
 
     def _record(self, symbol: str) -> SymbolRecord:

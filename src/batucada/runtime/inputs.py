@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -36,6 +37,8 @@ def fitted(symbol: SymbolRecord, tensor: torch.Tensor) -> torch.Tensor:
     if not isinstance(tensor, torch.Tensor):
         raise InputError(f"the input {symbol.name!r} is a {type(tensor).__name__}, not a tensor")
     wanted = torch_dtype(symbol)
+    if tensor.is_meta:
+        raise InputError(f"the input {symbol.name!r} is a shape without data; give it a value")
     if tensor.device.type != "cpu":
         raise InputError(f"the input {symbol.name!r} is on {tensor.device}; move it to the CPU")
     count = 1
@@ -63,6 +66,25 @@ def _converted(symbol: SymbolRecord, tensor: torch.Tensor, wanted: torch.dtype) 
     if not torch.equal(converted.to(tensor.dtype), tensor):
         raise InputError(f"the input {symbol.name!r} has values that {wanted} cannot hold")
     return converted
+
+
+def tracked(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor, or its copy outside inference mode: one whose changes PyTorch counts."""
+    if not tensor.is_inference():
+        return tensor
+    with torch.inference_mode(False):
+        return tensor.clone()
+
+
+def number(name: str, value: Any) -> float:
+    """A hyperparameter's value; InputError for what is no finite number."""
+    try:
+        found = float(value)
+    except (TypeError, ValueError):
+        found = math.nan
+    if not math.isfinite(found):
+        raise InputError(f"the hyperparameter {name!r} is {value!r}, not a finite number")
+    return found
 
 
 def range_error(check: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> IndexRangeError:
