@@ -5,7 +5,7 @@ them.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +146,8 @@ class Program(Executor):
                     "compile again, or use the batch size and dimensions of the compilation"
                 )
         compiled = {s.name for s in self.manifest.symbols}
-        extra = [n.name for n in graph.inputs if n.name not in compiled]
+        owned = [n for n in graph.inputs if n.role in ("input", "parameter", "buffer")]
+        extra = [n.name for n in owned if n.name not in compiled]
         if extra:
             return f"the model has {extra[0]} {given[extra[0]]}, the PEF has not; compile again"
         was, now = self._first_difference(print_graph(graph))
@@ -175,18 +176,17 @@ class Program(Executor):
                 f" given {[s.kind for s in given]}"
             )
         for spec, record in zip(given, compiled, strict=True):
-            if tuple(p for g in spec.groups for p in g.parameters) != record.parameters:
+            groups = record.options["groups"]
+            if [list(g.parameters) for g in spec.groups] != [g["parameters"] for g in groups]:
                 raise PefMismatchError(
-                    f"the optimizer {spec.name} holds other parameters than at compilation"
+                    f"the optimizer {spec.name} holds other parameters, or has them in other"
+                    f" groups, than at compilation: {len(record.parameters)} parameters in"
+                    f" {len(groups)} groups were compiled"
                 )
-            for group, known in zip(spec.groups, record.options["groups"], strict=True):
-                changed = [k for k, v in group.options.items() if known["options"][k] != v]
-                if changed:
-                    key = changed[0]
-                    raise PefMismatchError(
-                        f"{spec.name}: {key} was compiled as {known['options'][key]},"
-                        f" given {group.options[key]}"
-                    )
+            _check_option(spec.name, "max_grad_norm", record.options, spec.max_grad_norm)
+            for group, known in zip(spec.groups, groups, strict=True):
+                for key, value in group.options.items():
+                    _check_option(spec.name, key, known["options"], value)
 
     # ---- between host and program
 
@@ -194,9 +194,10 @@ class Program(Executor):
         self, model: nn.Module | None = None, optimizers: Sequence[torch.optim.Optimizer] = ()
     ) -> None:
         """Copy the host's parameters, buffers and optimizer state into the program."""
-        if model is not None:
-            for symbol, tensor in self._host_tensors(model):
-                self.view(symbol.name).copy_(tensor.detach())
+        if self._gradients == "recomputable":
+            self._keep_gradients()
+        for symbol, tensor in list(self._host_tensors(model)) if model is not None else ():
+            self.view(symbol.name).copy_(tensor.detach())
         for optimizer, parameter, symbol, states, step in self._states(optimizers):
             held = optimizer.state.get(parameter, {})
             self._momentum.load(symbol, held.get("momentum_buffer"))
@@ -204,21 +205,26 @@ class Program(Executor):
                 value = held.get(key)
                 self.view(name).zero_() if value is None else self.view(name).copy_(value)
             if step in self.symbols:
-                self.view(step).fill_(float(held.get("step", 0)))
+                # SGD counts no steps; its momentum says whether there were any.
+                self.view(step).fill_(float(held.get("step", bool(held))))
 
     def to_host(
         self, model: nn.Module | None, optimizers: Sequence[torch.optim.Optimizer] = ()
     ) -> None:
         """Copy the program's parameters, buffers and optimizer state into the host's."""
-        for symbol, tensor in self._host_tensors(model) if model is not None else ():
+        for symbol, tensor in list(self._host_tensors(model)) if model is not None else ():
             tensor.data.copy_(self.view(symbol.name))
         for optimizer, parameter, symbol, states, step in self._states(optimizers):
-            held = optimizer.state[parameter]
             if symbol in self._momentum.buffers:
-                held["momentum_buffer"] = self._momentum.buffers[symbol].clone()
+                buffer = self._momentum.buffers[symbol]
+                optimizer.state[parameter]["momentum_buffer"] = buffer.clone()
+            counted = step in self.symbols
+            if not states or (counted and float(self.view(step)) == 0):
+                continue  # PyTorch, too, has no state of what was never updated
+            held = optimizer.state[parameter]
             for key, name in states.items():
                 held[key] = self.view(name).clone(memory_format=torch.contiguous_format)
-            if step in self.symbols:
+            if counted and not isinstance(optimizer, torch.optim.SGD):  # which counts none itself
                 held["step"] = torch.tensor(float(self.view(step)))
 
     def _host_tensors(self, model: nn.Module) -> Iterator[tuple[SymbolRecord, torch.Tensor]]:
@@ -245,6 +251,13 @@ class Program(Executor):
             for parameter, name in zip(parameters, record.parameters, strict=True):
                 states = record.options["state"].get(name, {})
                 yield optimizer, parameter, name, states, f"{record.options['name']}__step"
+
+
+def _check_option(optimizer: str, key: str, compiled: Mapping[str, Any], given: Any) -> None:
+    if compiled[key] != given:
+        raise PefMismatchError(
+            f"{optimizer}: {key} was compiled as {compiled[key]}, given {given}; compile again"
+        )
 
 
 def _operations(text: str) -> list[str]:

@@ -63,6 +63,13 @@ class Emitter:
         self._count = 0
         self._floor = 0  # a parallel loop is all of its kernel: nothing is hoisted out of it
 
+    def turn_to(self, stage: Stage) -> None:
+        """Go on with the values of another stage; what is known of the first one's is forgotten."""
+        self.stage = stage
+        self.inside = set(stage.nodes)
+        for block in self.blocks:
+            block.values.clear()
+
     # ---- statements
 
     def kernel(self, name: str) -> Kernel:

@@ -5,7 +5,6 @@ product.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from batucada.codegen.contract import Contract
 from batucada.codegen.emitter import LANE, Emitter
@@ -29,8 +28,7 @@ class _Writer:
     def __init__(self, program: Program, sweep: Sweep, codes: Mapping[Node, int]) -> None:
         self.sweep = sweep
         update, forward = sweep.update, sweep.forward
-        both = replace(update, nodes=(*update.nodes, *forward.nodes))
-        self.emitter = Emitter(program, both, codes)
+        self.emitter = Emitter(program, update, codes)
         self.update = Contract(self.emitter)
         product = forward.contract
         assert product is not None
@@ -45,9 +43,10 @@ class _Writer:
         sums = [self._zeros() for _ in range(copies)]
         rows = self.product.args[1].type.shape[0]
         whole = rows - rows % _ROWS
-        with self.emitter.loop("m1", 0, whole, _ROWS) as row:
-            for step in range(_ROWS):
-                self._row(row + step, sums[step % copies])
+        if whole:
+            with self.emitter.loop("m1", 0, whole, _ROWS) as row:
+                for step in range(_ROWS):
+                    self._row(row + step, sums[step % copies])
         for step in range(whole, rows):
             self._row(Index(step), sums[step % copies])
         self._finish(sums)
@@ -102,6 +101,7 @@ class _Writer:
 
     def _finish(self, sums: list[dict[tuple[int, int], Register]]) -> None:
         emitter, forward = self.emitter, self.sweep.forward
+        emitter.turn_to(forward)  # what was a value of this step is now computed for the next
         for other in sums[1:]:
             for key, total in sums[0].items():
                 value = Apply("add", (total, other[key]), total.dtype, total.lanes)

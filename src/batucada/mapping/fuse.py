@@ -20,6 +20,7 @@ from batucada.ops import OPS
 _INLINE_FLOPS = (
     6  # above this a value is computed once and stored rather than recomputed by each reader
 )
+_NEIGHBOURS = 8  # how far back a stage over the same domain is looked for
 
 
 class Group:
@@ -32,6 +33,7 @@ class Group:
         self.nodes: list[Node] = []
         self.contract: Node | None = None
         self.after: set[Group] = set()  # groups whose values it reads, directly
+        self.leaves: set[Node] = set()  # the values and inputs it reads
 
     def point(self, node: Node) -> Position | None:
         return canonical(node.type.shape, self.extents, self.reduced)
@@ -125,6 +127,7 @@ class Fusion:
             group = self._new_group(node)
         group.nodes.append(node)
         self.group_of[node] = group
+        group.leaves |= self._leaves_below(node)
         for leaf in self._leaves_below(node):
             source = self.group_of.get(leaf)
             if source is not None and source is not group:
@@ -148,13 +151,23 @@ class Fusion:
             self.group_of[leaf] for leaf in self._leaves_below(node) if leaf in self.group_of
         }
         near = [g for g in reversed(self.groups) if g in sources]
-        alike = [g for g in reversed(self.groups) if g not in sources and g.contract is None]
+        alike = [g for g in self._recent(node) if g not in sources and g.contract is None]
         near.sort(key=lambda g: g.contract is None)  # an epilogue first
         for group in [*near, *alike]:
             if group.section == node.section and self._may_join(node, group, sources):
                 group.reduced = group.reduced or domain(node)[1]
                 return group
         return None
+
+    def _recent(self, node: Node) -> list[Group]:
+        """The last groups that may be over the same domain.  Updates of different parameters stay
+        apart, so that each can join the stage of its gradient.
+        """
+        recent = self.groups[: -_NEIGHBOURS - 1 : -1]
+        if node.section != "OPT":
+            return recent
+        read = {leaf for leaf in self._leaves_below(node) if nontrivial(leaf.type.shape)}
+        return [group for group in recent if group.leaves & read]
 
     def _may_join(self, node: Node, group: Group, sources: set[Group]) -> bool:
         if any(OPS[n.op].kind == "index" for n in group.nodes):

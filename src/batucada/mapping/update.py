@@ -51,16 +51,18 @@ class _Fusion:
 
     def fused(self) -> Fused:
         joined: dict[str, list[Stage]] = {}
-        rest: list[Stage] = []
+        early: list[Stage] = []  # step counts and bias corrections: the fused updates read them
+        late: list[Stage] = []
         for update in self.updates:
             makers = self._makers(update)
-            if len(makers) == 1 and self._may_join(makers[0], update):
+            others = (*late, *(s for stages in joined.values() for s in stages))
+            waits = any(_writes(s) & self.reads(update) for s in others)
+            if not makers and not waits:
+                early.append(update)
+            elif len(makers) == 1 and not waits and self._may_join(makers[0], update):
                 joined.setdefault(makers[0].name, []).append(update)
             else:
-                rest.append(update)
-        # step counts and bias corrections read no gradient: the fused updates may need them
-        early = [s for s in rest if not self._makers(s)]
-        late = [s for s in rest if self._makers(s)]
+                late.append(update)
         plain = [s for s in self.backward if s.name not in joined]
         makers = [s for s in self.backward if s.name in joined]
         still_read = {buffer for stage in late for buffer in self.reads(stage)}

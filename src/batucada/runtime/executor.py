@@ -14,7 +14,7 @@ from safetensors.torch import load as load_tensors
 from batucada.errors import InputError, PefError
 from batucada.pef import Pef, SymbolRecord
 from batucada.runtime.inputs import check_names, fitted, number, range_error, tracked
-from batucada.runtime.momentum import HostMomentum, groups_without_momentum
+from batucada.runtime.momentum import HostMomentum
 from batucada.runtime.native import NativeModule, ThreadPool
 from batucada.runtime.results import Result, ResultMemory, aligned_block, torch_dtype
 
@@ -61,7 +61,7 @@ class Executor:
         self._gradients = "none"  # none, stored, recomputable from the last run's values, lost
         self._forward_done = False
         self._set_defaults(pef)
-        self._momentum = HostMomentum(groups_without_momentum(self.manifest.optimizers), self.view)
+        self._momentum = HostMomentum(self.manifest, self.view)
         self._momentum_on_host = False
         self._pool = self._start_pool(threads)
 

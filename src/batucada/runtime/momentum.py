@@ -7,13 +7,13 @@ native speed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from batucada.pef import OptimizerRecord
+from batucada.pef import Manifest, OptimizerRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +29,30 @@ class MomentumGroup:
     sign: float  # -1 where the optimizer maximizes
 
 
-def groups_without_momentum(records: Sequence[OptimizerRecord]) -> tuple[MomentumGroup, ...]:
+@dataclass(frozen=True, slots=True)
+class Clipping:
+    """Parameters whose gradients are clipped together, and to which norm."""
+
+    parameters: tuple[str, ...]
+    limit: float
+
+
+def clipping_of(
+    records: Sequence[OptimizerRecord], differentiated: Collection[str]
+) -> Clipping | None:
+    """As compiled: over all optimizers that ask for it, to the lowest limit."""
+    asking = [r for r in records if r.options["max_grad_norm"] is not None]
+    held = tuple(p for r in asking for p in r.parameters if p in differentiated)
+    return Clipping(held, min(r.options["max_grad_norm"] for r in asking)) if held else None
+
+
+def groups_without_momentum(
+    records: Sequence[OptimizerRecord], differentiated: Collection[str]
+) -> tuple[MomentumGroup, ...]:
+    """The groups' parameters that have a gradient."""
     return tuple(
         MomentumGroup(
-            tuple(group["parameters"]),
+            tuple(p for p in group["parameters"] if p in differentiated),
             group["hyper"],
             float(group["options"]["dampening"]),
             bool(group["options"]["nesterov"]),
@@ -48,10 +68,10 @@ def groups_without_momentum(records: Sequence[OptimizerRecord]) -> tuple[Momentu
 class HostMomentum:
     """The momentum buffers, by parameter, and the update with them."""
 
-    def __init__(
-        self, groups: Sequence[MomentumGroup], view: Callable[[str], torch.Tensor]
-    ) -> None:
-        self.groups = tuple(groups)
+    def __init__(self, manifest: Manifest, view: Callable[[str], torch.Tensor]) -> None:
+        differentiated = {symbol.of for symbol in manifest.of_role("gradient")}
+        self.groups = groups_without_momentum(manifest.optimizers, differentiated)
+        self._clipping = clipping_of(manifest.optimizers, differentiated)
         self.buffers: dict[str, torch.Tensor] = {}
         self._view = view
 
@@ -76,10 +96,20 @@ class HostMomentum:
                 float(self._view(group.hyper[key])) for key in ("lr", "momentum", "weight_decay")
             )
             for name in group.parameters:
-                gradient = self._view(f"{name}__grad") * group.sign + decay * before[name]
+                gradient = self._clipped(name) * group.sign + decay * before[name]
                 moved = self._moved(name, gradient, momentum, group.dampening)
                 step = gradient + momentum * moved if group.nesterov else moved
                 self._view(name).copy_(before[name] - lr * step)
+
+    def _clipped(self, name: str) -> torch.Tensor:
+        """The gradient as the native update sees it."""
+        gradient, clipping = self._view(f"{name}__grad"), self._clipping
+        if clipping is None or name not in clipping.parameters:
+            return gradient
+        squares = [self._view(f"{p}__grad").float().square().sum() for p in clipping.parameters]
+        # 1e-6 is of torch.nn.utils.clip_grad_norm_
+        norm = float(torch.stack(squares).sum().sqrt()) + 1e-6
+        return gradient * min(clipping.limit / norm, 1.0)
 
     def _moved(
         self, name: str, gradient: torch.Tensor, momentum: float, dampening: float
