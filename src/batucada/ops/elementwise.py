@@ -76,13 +76,14 @@ def argument_dtype(args: tuple[Any, ...]) -> DType:
         for a in args
         if not isinstance(a, Node)
     ]
-    found: DType | None = None
-    for group in (
+    groups: tuple[list[DType], ...] = (
         [n.type.dtype for n in nodes if n.type.shape],
         [n.type.dtype for n in nodes if not n.type.shape],
         numbers,
-    ):
-        dtype = joined(list(group))
+    )
+    found: DType | None = None
+    for group in groups:
+        dtype = joined(group)
         if dtype and (found is None or category(dtype) > category(found)):
             found = dtype
     return found or "f32"
@@ -129,7 +130,7 @@ def _truncated_div(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 unary("neg", np.negative, floats=False)
 unary("abs", np.abs, floats=False)
-unary("sign", np.sign, "sign.default sgn.default", floats=False)
+unary("sign", lambda x: np.nan_to_num(np.sign(x), nan=0), "sign.default sgn.default", floats=False)
 unary("floor", np.floor)
 unary("ceil", np.ceil)
 unary("round", np.round)
@@ -158,7 +159,7 @@ unary("acosh", np.arccosh, flops=20)
 unary("atanh", np.arctanh, flops=20)
 unary("erf", _each(math.erf), flops=15)
 unary("erfc", _each(math.erfc), flops=20)
-unary("lgamma", _each(lambda x: math.inf if x <= 0 and x == int(x) else math.lgamma(x)), flops=40)
+unary("lgamma", _each(lambda x: math.inf if x <= 0 and x % 1 == 0 else math.lgamma(x)), flops=40)
 _define("not", _same, np.logical_not, "logical_not.default bitwise_not.default", 1, False)
 _define("isnan", _predicate, np.isnan, "isnan.default", 1, False)
 _define("isinf", _predicate, np.isinf, "isinf.default", 1, False)
@@ -178,7 +179,8 @@ binary("xor", np.bitwise_xor, "bitwise_xor.Tensor bitwise_xor.Scalar")
 define(Op("add", "map", _same, np.add))
 define(Op("sub", "map", _same, np.subtract))
 for _name, _ref in {
-    "eq": np.equal, "ne": np.not_equal, "lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal
+    "eq": np.equal, "ne": np.not_equal, "lt": np.less, "le": np.less_equal,
+    "gt": np.greater, "ge": np.greater_equal,
 }.items():  # fmt: skip
     compare(_name, _ref)
 

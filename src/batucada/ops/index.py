@@ -15,7 +15,7 @@ from batucada.ops.base import Op, TypeRuleError, define, make, normal_dim, trans
 from batucada.ops.create import scalar
 from batucada.ops.elementwise import cast
 from batucada.ops.reduce import reduce
-from batucada.ops.view import reshape, unsqueeze
+from batucada.ops.view import expand, reshape, unsqueeze
 
 
 def _check_index(index: Type, size: int, ignore: int) -> Type:
@@ -65,21 +65,44 @@ def _gather(x: Node, dim: int, index: Node, **_: Any) -> Node:
     return reduce("sum", picked, dim + 1, keepdim=False)
 
 
+def _the_index(indices: Sequence[Node | None]) -> tuple[int, Node]:
+    """The one index tensor of x[:, ..., index] and the dimension it looks up."""
+    found = [(dim, index) for dim, index in enumerate(indices) if index is not None]
+    if len(found) != 1 or found[0][1].type.dtype == "bool":
+        raise TypeRuleError("an index by several tensors or by a mask cannot be compiled")
+    return found[0]
+
+
+def _hits(x: Node, dim: int, index: Node) -> Node:
+    """bool [1 (dim times), *index, size, 1, ...]: the position along `dim` is the index"""
+    size, rest = x.type.shape[dim], len(x.type.shape) - dim - 1
+    hit = one_hot(checked(_from_end(index, size), size), len(index.type.shape), size)
+    return reshape(hit, [*[1] * dim, *hit.type.shape, *[1] * rest])
+
+
+@translates("aten.index_put.default")
+def _index_put(
+    x: Node, indices: Sequence[Node | None], values: Node, accumulate: bool = False
+) -> Node:
+    """x with values added at the indices: the adjoint of a look-up"""
+    dim, index = _the_index(indices)
+    if not accumulate:
+        raise TypeRuleError("an assignment by an index tensor cannot be compiled")
+    rank = len(index.type.shape)
+    shape = (*x.type.shape[:dim], *index.type.shape, *x.type.shape[dim + 1 :])
+    added = unsqueeze(expand(values, shape), dim + rank)
+    picked = make("where", _hits(x, dim, index), added, scalar(0, x.type.dtype))
+    looked_up = tuple(range(dim, dim + rank))
+    return make("add", x, reduce("sum", picked, looked_up, keepdim=False) if rank else picked)
+
+
 @translates("aten.index.Tensor")
 def _index(x: Node, indices: Sequence[Node | None]) -> Node:
     """x[:, ..., index] for one index tensor, as a masked sum over the dimension it looks up."""
-    places = [dim for dim, index in enumerate(indices) if index is not None]
-    if len(places) != 1 or indices[places[0]].type.dtype == "bool":  # type: ignore[union-attr]
-        raise TypeRuleError("an index by several tensors or by a mask cannot be compiled")
-    dim, index = places[0], indices[places[0]]
-    assert index is not None
-    size, before = x.type.shape[dim], x.type.shape[:dim]
-    hit = one_hot(checked(_from_end(index, size), size), len(index.type.shape), size)
-    rest = x.type.shape[dim + 1 :]
-    rank = len(index.type.shape)
-    hit = reshape(hit, [*[1] * dim, *hit.type.shape, *[1] * len(rest)])
-    source = reshape(x, [*before, *[1] * rank, size, *rest])
-    picked = make("where", hit, source, scalar(0, x.type.dtype))
+    dim, index = _the_index(indices)
+    shape, rank = x.type.shape, len(index.type.shape)
+    source = reshape(x, [*shape[:dim], *[1] * rank, *shape[dim:]])
+    picked = make("where", _hits(x, dim, index), source, scalar(0, x.type.dtype))
     return reduce("sum", picked, dim + rank, keepdim=False)
 
 

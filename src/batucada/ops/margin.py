@@ -18,14 +18,63 @@ from batucada.ops.view import expand, reshape, unsqueeze
 
 def _rows(x: Node) -> Node:
     """[C] -> [1, C]"""
-    return reshape(x, [-1, x.type.shape[-1]]) if len(x.type.shape) < 2 else x
+    return unsqueeze(x, 0) if len(x.type.shape) < 2 else x
 
 
-def _per_row(grad: Node, rows: int, divisor: int, reduction: int) -> Node:
-    """The gradient of each row's sum of margins, [N, 1]: a mean over N rows divides by N, too."""
+def _per_row(grad: Node, x: Node, reduction: int) -> Node:
+    """The gradient of a row's sum of margins, [N, 1]: over C, and over N as well for a mean."""
+    rows, classes = x.type.shape
     column = reshape(grad, [1, 1] if reduction in (MEAN, SUM) else [rows, 1])
-    count = divisor * rows if reduction == MEAN else divisor
+    count = classes * rows if reduction == MEAN else classes
     return expand(make("div", column, scalar(count, grad.type.dtype)), (rows, 1))
+
+
+@dataclass(frozen=True)
+class _Margins:
+    """A row's label against every class, [N, C]."""
+
+    hit: Node  # the class is the row's label
+    slack: Node  # margin - x[label] + x[class]
+    active: Node  # the class counts: it is not the label and its slack is above 0
+
+
+def _margins(x: Node, target: Node, margin: Any) -> _Margins:
+    rows, classes = x.type.shape
+    zero = scalar(0, x.type.dtype)
+    hit = one_hot(checked(reshape(target, [rows]), classes), 1, classes)
+    labelled = reduce("sum", make("where", hit, x, zero), 1)
+    slack = make("add", make("sub", scalar(margin, x.type.dtype), labelled), x)
+    return _Margins(hit, slack, make("and", make("gt", slack, zero), make("not", hit)))
+
+
+def _label_weighted(value: Node, hit: Node, weight: Node | None) -> Node:
+    """Rows of value [N, C] times the weight of their label"""
+    if weight is None:
+        return value
+    chosen = make("where", hit, weight, scalar(0, weight.type.dtype))
+    return make("mul", value, reduce("sum", chosen, 1))
+
+
+@translates("aten.multi_margin_loss.default")
+def _multi_margin(
+    scores: Node,
+    target: Node,
+    p: Any = 1,
+    margin: Any = 1,
+    weight: Node | None = None,
+    reduction: int = MEAN,
+) -> Node:
+    """Loss of a row with label y: sum over d != y of w[y] * max(0, margin - x[y] + x[d])^p / C
+
+    scores [N, C] or [C], target [N] or [], p 1 or 2.
+    """
+    x = _rows(scores)
+    found = _margins(x, target, margin)
+    power = make("mul", found.slack, found.slack) if p == 2 else found.slack
+    counted = make("where", found.active, power, scalar(0, x.type.dtype))
+    total = reduce("sum", _label_weighted(counted, found.hit, weight), 1, keepdim=False)
+    rows = make("div", total, scalar(x.type.shape[1], x.type.dtype))
+    return reduced(reshape(rows, scores.type.shape[:-1]), reduction)
 
 
 @translates("aten.multi_margin_loss_backward.default")
@@ -38,26 +87,15 @@ def _multi_margin_backward(
     weight: Node | None = None,
     reduction: int = MEAN,
 ) -> Node:
-    """Loss of a row with label y: sum over d != y of w[y] * max(0, margin - x[y] + x[d])^p / C
-
-    scores [N, C] or [C], target [N] or [], p 1 or 2.
-    """
     x = _rows(scores)
-    rows, classes = x.type.shape
     dtype = x.type.dtype
-    zero = scalar(0, dtype)
-    hit = one_hot(checked(reshape(target, [rows]), classes), 1, classes)
-    labelled = reduce("sum", make("where", hit, x, zero), 1)
-    slack = make("add", make("sub", scalar(margin, dtype), labelled), x)
-    slope = make("mul", scalar(2, dtype), slack) if p == 2 else scalar(1, dtype)
-    active = make("and", make("gt", slack, zero), make("not", hit))
-    others = make("where", active, slope, zero)
-    if weight is not None:
-        column = reduce("sum", make("where", hit, weight, zero), 1)
-        others = make("mul", others, column)
-    others = make("mul", others, _per_row(grad, rows, classes, reduction))
+    found = _margins(x, target, margin)
+    slope = make("mul", scalar(2, dtype), found.slack) if p == 2 else scalar(1, dtype)
+    others = make("where", found.active, slope, scalar(0, dtype))
+    others = _label_weighted(others, found.hit, weight)
+    others = make("mul", others, _per_row(grad, x, reduction))
     own = make("neg", reduce("sum", others, 1))
-    return reshape(make("where", hit, own, others), scores.type.shape)
+    return reshape(make("where", found.hit, own, others), scores.type.shape)
 
 
 @dataclass(frozen=True)
@@ -106,7 +144,7 @@ def _multilabel_margin_backward(
     ones = cast(pairs.active, x.type.dtype)
     own = make("where", pairs.hit, reduce("sum", ones, 2), scalar(0, x.type.dtype))
     slope = reduce("sum", make("sub", ones, own), 1, keepdim=False)
-    return reshape(make("mul", slope, _per_row(grad, *x.type.shape, reduction)), scores.type.shape)
+    return reshape(make("mul", slope, _per_row(grad, x, reduction)), scores.type.shape)
 
 
 def _before_first_end(listed: Node) -> Node:

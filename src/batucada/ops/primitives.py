@@ -15,7 +15,6 @@ from batucada.ops.elementwise import cast
 from batucada.ops.reduce import reduce, variance
 from batucada.ops.view import expand, reshape
 
-
 for _prim, _aten in {
     "abs": "abs.default", "neg": "neg.default", "div": "div.Tensor", "where": "where.self"
 }.items():  # fmt: skip

@@ -196,8 +196,11 @@ def _stack(xs: Sequence[Node], dim: int = 0) -> Node:
     )
 
 
-@translates("aten.alias.default", "aten.detach.default", "aten.clone.default", "aten.lift_fresh_copy.default",
-            "aten.lift_fresh.default", "aten.contiguous.default", "aten.view_as.default")  # fmt: skip
+@translates(
+    "aten.alias.default", "aten.detach.default", "aten.clone.default",
+    "aten.lift_fresh.default", "aten.lift_fresh_copy.default", "aten.contiguous.default",
+    "aten.view_as.default",
+)  # fmt: skip
 def _alias(x: Node, *_: Any, **__: Any) -> Node:
     return x
 

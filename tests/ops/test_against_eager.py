@@ -1,0 +1,44 @@
+"""Operations through the whole pipeline: outputs and gradients as PyTorch's eager mode gives them.
+
+Many modules are compiled into one program, each with inputs and outputs of its own.  Tolerances are
+those of float32 rounding: relative 1e-5, absolute 1e-6 (see `Case`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.ops import activation_cases, block_cases, loss_cases
+from tests.ops.against_eager import Case, differences
+
+TABLES: dict[str, Callable[[], list[Case]]] = {
+    "special-values": activation_cases.special_values,
+    "over-a-dimension": activation_cases.over_a_dimension,
+    "layers": block_cases.layers,
+    "reductions": block_cases.reductions,
+    "views": block_cases.views,
+    "arithmetic": block_cases.arithmetic,
+    "products": block_cases.products,
+}
+for _shape in activation_cases.SHAPES:
+    TABLES[f"pointwise-{_shape}"] = lambda shape=_shape: activation_cases.pointwise(shape)
+for _reduction in loss_cases.REDUCTIONS:
+    for _table in (
+        loss_cases.regression,
+        loss_cases.cross_entropy,
+        loss_cases.classes,
+        loss_cases.distances,
+    ):
+        TABLES[f"{_table.__name__}-{_reduction}"] = lambda t=_table, r=_reduction: t(r)
+
+
+@pytest.mark.filterwarnings("ignore:reduction. 'mean' divides")  # PyTorch's advice on KLDivLoss
+@pytest.mark.filterwarnings("ignore:var\\(\\). degrees of freedom")
+@pytest.mark.parametrize("checked", [False, True], ids=["fast", "checked"])
+@pytest.mark.parametrize("table", TABLES)
+def test_agrees_with_eager(table: str, checked: bool, tmp_path: Path) -> None:
+    found = differences(TABLES[table](), tmp_path, checked)
+    assert not found, "\n".join(found)
