@@ -11,13 +11,14 @@ import pytest
 SRC = Path(__file__).parents[1] / "src"
 CORE = SRC / "batucada"
 SHARED = {"ir", "ops", "config", "errors"}
+_MAPPED = ("program", "Program", "Stage", "Buffer", "Root", "Sweep")
 RECORDS_OF: dict[str, set[str]] = {
     "ir": set(),
     "ops": set(),
     "capture": set(),
     "passes": set(),
     "mapping": set(),
-    "codegen": {f"batucada.mapping.{name}" for name in ("program", "Program", "Stage", "Buffer")},
+    "codegen": {f"batucada.mapping.{name}" for name in _MAPPED},
     "pef": set(),
     "runtime": {"batucada.pef", "batucada.codegen.target", "batucada.codegen.objects"},
 }

@@ -15,10 +15,10 @@ from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from batucada.capture.dtypes import dtype_of, torch_dtype
-from batucada.capture.naming import identifier, model_name, symbol_name
+from batucada.capture.naming import model_name, symbol_name
 from batucada.capture.recorder import Recorder, type_of, user_line
 from batucada.errors import CaptureError, InputError
-from batucada.ir.graph import Graph, Node, Output, graph_of, input_node
+from batucada.ir.graph import Graph, Node, Output, graph_of, identifier, input_node
 from batucada.ir.types import Type
 
 

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import re
-
 from torch import nn
 
-
-def identifier(text: str) -> str:
-    name = re.sub(r"\W+", "_", text)
-    return f"_{name}" if name[:1].isdigit() else name or "_"
+from batucada.ir.graph import identifier
 
 
 def model_name(model: nn.Module) -> str:

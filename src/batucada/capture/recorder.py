@@ -167,6 +167,8 @@ class Recorder(TorchDispatchMode):
             number = torch._C._autograd._get_sequence_nr() - 1  # type: ignore[attr-defined]
             self._forward_lines.setdefault(number, where)
         if func is torch.ops.aten._local_scalar_dense.default:
+            if _is_check_of_variances():
+                return False
             raise CaptureError(
                 f"{where}: the program reads a tensor's value (.item(), bool(), int(), an if on a"
                 " tensor);"
@@ -194,7 +196,7 @@ class Recorder(TorchDispatchMode):
 
     def _dispatch(self, func: Any, args: Any, kwargs: dict[str, Any], where: str) -> Any:
         name = str(func)
-        mutable = func._schema.is_mutable
+        mutable = _changes_first_argument(func)
         translation = ATEN.get(_functional(name) if mutable else name)
         if translation is None and not mutable:
             decompose = decomposition_table.get(func)
@@ -207,6 +209,8 @@ class Recorder(TorchDispatchMode):
         if translation is None:
             return self._report(func, args, kwargs, where)
         nodes = self._translate(func, translation, args, kwargs, where)
+        if torch.Tag.inplace_view in func.tags:  # squeeze_ and its like: the shape changes, too
+            self._run(func, args, kwargs)
         if mutable:
             self._change(args[0], nodes, where)
             return args[0]
@@ -282,6 +286,21 @@ def _made_of(node: Any) -> Any:
     if not isinstance(node, Node):
         return node
     return torch.empty(node.type.shape, dtype=torch_dtype(node.type.dtype), device="meta")
+
+
+def _changes_first_argument(func: Any) -> bool:
+    alias = func._schema.arguments[0].alias_info if func._schema.arguments else None
+    return alias is not None and alias.is_write
+
+
+def _is_check_of_variances() -> bool:
+    """torch.nn.functional.gaussian_nll_loss reads whether any variance is negative, to raise; a
+    compiled program takes them to be right, as it takes every value.
+    """
+    frame: Any = sys._getframe(1)
+    while frame is not None and frame.f_code.co_name != "gaussian_nll_loss":
+        frame = frame.f_back
+    return frame is not None and frame.f_code.co_filename.startswith(_TORCH)
 
 
 def _functional(name: str) -> str:

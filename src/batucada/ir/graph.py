@@ -6,8 +6,10 @@ A node's identity is its name; its type is derived from its arguments and checke
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from keyword import iskeyword
 from typing import Literal
 
 from batucada.ir.types import Type
@@ -89,6 +91,12 @@ class Graph:
             for arg in dict.fromkeys(node.args):
                 found[arg].append(node)
         return found
+
+
+def identifier(text: str) -> str:
+    """The name as the printed program spells it: letters, digits and underscores, no keyword."""
+    name = re.sub(r"\W+", "_", text) or "_"
+    return f"_{name}" if name[:1].isdigit() else f"{name}_" if iskeyword(name) else name
 
 
 def input_node(name: str, type: Type, role: InputRole = "input") -> Node:

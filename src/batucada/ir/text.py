@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+from keyword import iskeyword
 from typing import cast
 
 from batucada.ir.graph import Attr, Attrs, Graph, Node, Output, OutputRole, Section, graph_of
@@ -30,8 +31,13 @@ def print_graph(graph: Graph) -> str:
 
 def _print_node(node: Node, names: dict[Node, str]) -> str:
     args = [names[arg] for arg in node.args] + [f"{key}={_print_attr(v)}" for key, v in node.attrs]
-    call = f"    {names[node]} = {node.op}({', '.join(args)})"
+    call = f"    {names[node]} = {_callable(node.op)}({', '.join(args)})"
     return f"{call:<54}  # {node.type} {node.section} {node.src}".rstrip()
+
+
+def _callable(op: str) -> str:
+    """`and`, `or` and `not` are no names in Python: they are printed as `and_`."""
+    return f"{op}_" if iskeyword(op) else op
 
 
 def _print_attr(value: Attr) -> str:
@@ -93,14 +99,16 @@ class _Parser:
             raise ValueError("expected an operation or an output")
 
     def _node(self, call: ast.Call) -> Node:
-        comment = self.lines[call.lineno - 1].rsplit("# ", 1)[1].split(" ", 2)
+        comment = self.lines[call.lineno - 1].split("  # ", 1)[1].split(" ", 2)
         args = tuple(self.values[cast(ast.Name, arg).id] for arg in call.args)
         attrs = tuple((cast(str, k.arg), _parse_attr(k.value)) for k in call.keywords)
         section = cast(Section, comment[1])
         if section not in _MODEL_SECTIONS:
             raise ValueError(f"unknown section {section!r}")
         src = comment[2] if len(comment) > 2 else ""
-        return Node(cast(ast.Name, call.func).id, args, parse_type(comment[0]), attrs, src, section)
+        printed = cast(ast.Name, call.func).id
+        op = printed[:-1] if iskeyword(printed[:-1]) else printed
+        return Node(op, args, parse_type(comment[0]), attrs, src, section)
 
 
 def _parse_attr(value: ast.expr) -> Attr:

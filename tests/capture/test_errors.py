@@ -1,0 +1,176 @@
+"""What capture says of models that it cannot compile: the user's line, and what to do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from batucada.capture import NamedTensor, capture, describe_optimizers
+from batucada.errors import BatucadaError, CaptureError, InputError, UnsupportedOpError
+
+
+class Model(nn.Module):
+    """Two layers, and in between whatever a test wants to go wrong."""
+
+    def __init__(self, wrong: Callable[[torch.Tensor], Any]) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 8), nn.Linear(8, 2)
+        self.wrong = wrong
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.second(self.wrong(self.first(x)))
+
+
+def error_of(model: nn.Module, kind: type[BatucadaError] = CaptureError, x: Any = None) -> str:
+    given = NamedTensor("x", torch.zeros(3, 4)) if x is None else x
+    with pytest.raises(kind) as caught:
+        capture(model, (given,), training=True)
+    return str(caught.value)
+
+
+def line_in(text: str) -> str:
+    """The source line that a message names; the message must name this file."""
+    match = re.search(r"test_errors\.py:(\d+)", text)
+    assert match, f"no line of this file in: {text}"
+    with open(__file__) as source:
+        return source.read().splitlines()[int(match[1]) - 1]
+
+
+def test_item() -> None:
+    message = error_of(Model(lambda h: h * h.sum().item()))
+    assert ".item()" in line_in(message)
+    assert "torch.where" in message
+
+
+def test_branch_on_data() -> None:
+    def wrong(h: torch.Tensor) -> torch.Tensor:
+        if h.sum() > 0:
+            return h
+        return -h
+
+    message = error_of(Model(wrong))
+    assert "if h.sum() > 0" in line_in(message)
+    assert "static" in message
+
+
+def test_shapes_that_do_not_fit() -> None:
+    message = error_of(Model(lambda h: h @ torch.zeros(3, 3, device=h.device)))
+    assert "h @ torch.zeros" in line_in(message)
+    assert "8" in message
+    assert "3" in message
+
+
+class ChangesItsInput(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x.mul_(2)
+        return self.layer(x)
+
+
+def test_an_input_changed_in_place() -> None:
+    message = error_of(ChangesItsInput())
+    assert "x.mul_(2)" in line_in(message)
+    assert "input x" in message
+    assert "clone" in message
+
+
+def test_memory_shared_with_what_was_changed_in_place() -> None:
+    def wrong(h: torch.Tensor) -> torch.Tensor:
+        row = h[0]
+        h.add_(1)
+        return h + row
+
+    assert "in place" in error_of(Model(wrong))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        nn.Dropout(0.5),
+        nn.RReLU(),
+        lambda h: h + torch.randn_like(h),
+        lambda h: h * torch.rand(8),
+        lambda h: h * torch.bernoulli(torch.sigmoid(h)),
+    ],
+    ids=["dropout", "rrelu", "randn_like", "rand", "bernoulli"],
+)
+def test_random_numbers(wrong: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    message = error_of(Model(wrong), UnsupportedOpError)
+    assert line_in(message)
+    assert "p=0 or .eval()" in message
+
+
+def test_all_unsupported_operators_are_reported_at_once() -> None:
+    def wrong(h: torch.Tensor) -> torch.Tensor:
+        h = h - h.median()
+        return h + torch.linalg.svdvals(h).sum()
+
+    message = error_of(Model(wrong), UnsupportedOpError)
+    assert "aten.median" in message
+    assert "svd" in message
+    assert len(re.findall(r"test_errors\.py:\d+", message)) >= 2
+
+
+def test_an_exception_of_the_forward() -> None:
+    def wrong(h: torch.Tensor) -> torch.Tensor:
+        raise ValueError("no such mode")
+
+    message = error_of(Model(wrong))
+    assert "raise ValueError" in line_in(message)
+    assert "ValueError: no such mode" in message
+
+
+def test_no_tensor_is_returned() -> None:
+    class Nothing(nn.Module):
+        def forward(self, x: torch.Tensor) -> None:
+            return None
+
+    assert "returns no tensor" in error_of(Nothing())
+
+
+def test_nothing_to_train() -> None:
+    model = nn.Linear(4, 2).requires_grad_(False)
+    assert "requires a gradient" in error_of(model)
+
+
+def test_two_inputs_of_one_name() -> None:
+    class Sum(nn.Module):
+        def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            return x + y
+
+    twice = NamedTensor("x", torch.zeros(3))
+    with pytest.raises(InputError, match="'x'"):
+        capture(Sum(), (twice, twice), training=False)
+
+
+def test_complex_numbers() -> None:
+    x = NamedTensor("x", torch.zeros(3, 4, dtype=torch.complex64))
+    assert "complex64" in error_of(nn.Identity(), x=x)
+
+
+def test_an_optimizer_without_a_compiled_form() -> None:
+    model = nn.Linear(4, 2)
+    with pytest.raises(CaptureError, match=r"RMSprop.*SGD"):
+        describe_optimizers(model, [torch.optim.RMSprop(model.parameters())])
+
+
+def test_an_optimizer_of_another_model() -> None:
+    other = torch.optim.SGD(nn.Linear(5, 2).parameters(), lr=0.1)
+    with pytest.raises(CaptureError, match=r"\(2, 5\).*model has not"):
+        describe_optimizers(nn.Linear(4, 2), [other])
+
+
+def test_the_model_is_left_as_it_was() -> None:
+    model = Model(lambda h: h * h.sum().item())
+    before = dict(model.named_parameters())
+    error_of(model)
+    after = dict(model.named_parameters())
+    assert all(after[name] is parameter for name, parameter in before.items())
