@@ -43,12 +43,12 @@ class NativeGraph:
         sizes = {"arena": self.program.arena_bytes, "memory": self.program.memory_bytes}
         return sizes.get(self.program.slots[slot], max((b.type.bytes for b in buffers), default=0))
 
-    def view(self, name: str, type: Type | None = None) -> Array:
+    def view(self, name: str, shown: Type | None = None) -> Array:
         """The buffer called `name`; a matrix that is stored transposed is shown as stored."""
         buffer = self.program.buffers[name]
-        type = type or buffer.type
-        block = self.blocks[buffer.slot][buffer.offset : buffer.offset + type.bytes]
-        return block.view(NUMPY[type.dtype]).reshape(type.shape)
+        shown = shown or buffer.type
+        block = self.blocks[buffer.slot][buffer.offset : buffer.offset + shown.bytes]
+        return block.view(NUMPY[shown.dtype]).reshape(shown.shape)
 
     def call(self, *entries: str) -> int:
         """Run entries in order, those that the program has; the code that the last one returned."""

@@ -69,7 +69,7 @@ class Builder:
         return self.keep(make(self.draw(st.sampled_from(UNARY)), x), self.bounds[x])
 
     def partner(self, x: Node) -> Node:
-        """A value that broadcasts with x: one that does by itself, a number, or an input made for it."""
+        """A value that broadcasts with x: one that is there, a number, or an input made for it."""
         fits = [y for y in self.values if _fit(x, y)]
         choice = self.draw(st.integers(0, len(fits) + 1))
         if choice < len(fits):
@@ -93,8 +93,8 @@ class Builder:
 
     def _where(self) -> Node:
         x = self.any()
-        y, z = self.partner(x), self.partner(x)
-        condition = make("lt", x, y)
+        condition = make("lt", x, self.partner(x))
+        z = self.partner(condition)
         return self.keep(make("where", condition, x, z), max(self.bounds[x], self.bounds[z]))
 
     def _reduce(self) -> Node:
@@ -148,9 +148,11 @@ class Builder:
         dim = self.draw(st.integers(0, len(x.type.shape) - 1))
         rest = x.type.shape[:dim] + x.type.shape[dim + 1 :]
         same = [
-            y for y in self.values
-            if len(y.type.shape) == len(x.type.shape) and y.type.shape[:dim] + y.type.shape[dim + 1 :] == rest
-        ]  # fmt: skip
+            y
+            for y in self.values
+            if len(y.type.shape) == len(x.type.shape)
+            and y.type.shape[:dim] + y.type.shape[dim + 1 :] == rest
+        ]
         y = self.draw(st.sampled_from(same))
         return self.keep(make("cat", x, y, dim=dim), max(self.bounds[x], self.bounds[y]))
 
@@ -164,7 +166,7 @@ def _fit(x: Node, y: Node) -> bool:
 
 
 def _refactored(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
-    """Shapes of as many elements: flat, with ones, without them, and split or merged at one place."""
+    """Shapes of as many elements: flat, with and without ones, split or merged at one place."""
     size = int(np.prod(shape))
     found = [(size,), (1, *shape), (*shape, 1), tuple(s for s in shape if s != 1), shape[::-1]]
     for i in range(len(shape) - 1):

@@ -39,7 +39,7 @@ def test_the_text_parses_back(graph: Graph) -> None:
     assert_same(evaluate(again, values), evaluate(graph, values))
 
 
-@settings(max_examples=120)
+@settings(max_examples=60)
 @given(graphs())
 def test_native_code_gives_what_the_oracle_gives(graph: Graph) -> None:
     graph = verify(simplify(graph))
@@ -50,7 +50,7 @@ def test_native_code_gives_what_the_oracle_gives(graph: Graph) -> None:
     assert_same(native.results(), evaluate(graph, values))
 
 
-@settings(max_examples=60)
+@settings(max_examples=20)
 @given(training_steps())
 def test_a_step_is_its_sections_in_order(graph: Graph) -> None:
     graph = verify(simplify(graph))
