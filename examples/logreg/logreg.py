@@ -20,6 +20,7 @@ from sambaflow.samba.utils.argparser import parse_app_args
 from sambaflow.samba.utils.common import common_app_driver
 from sambaflow.samba.utils.dataset.mnist import batches, load_mnist
 from sambaflow.samba.utils.pef_utils import get_pefmeta
+from sambaflow.samba.utils.values import fraction_or_more, positive
 
 SAMPLE = Path(__file__).parent.parent / "data" / "MNIST" / "raw"
 SAMPLES_BETWEEN_REPORTS = 10_000
@@ -42,12 +43,12 @@ class LogReg(nn.Module):
 
 
 def add_args(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--lr", type=float, default=0.0015, help="learning rate")
-    parser.add_argument("--momentum", type=float, default=0.0, help="momentum factor")
-    parser.add_argument("--weight-decay", type=float, default=3e-4, help="L2 penalty")
-    parser.add_argument("-e", "--num-epochs", type=int, default=1)
-    parser.add_argument("--num-features", type=int, default=784, help="pixels of an image")
-    parser.add_argument("--num-classes", type=int, default=10)
+    parser.add_argument("--lr", type=fraction_or_more, default=0.0015, help="learning rate")
+    parser.add_argument("--momentum", type=fraction_or_more, default=0.0, help="momentum factor")
+    parser.add_argument("--weight-decay", type=fraction_or_more, default=3e-4, help="L2 penalty")
+    parser.add_argument("-e", "--num-epochs", type=positive, default=1)
+    parser.add_argument("--num-features", type=positive, default=784, help="pixels of an image")
+    parser.add_argument("--num-classes", type=positive, default=10)
     parser.add_argument("--bias", action="store_true", help="a linear layer with a bias")
 
 

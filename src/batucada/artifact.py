@@ -83,11 +83,16 @@ def pack(
 
 
 def _slots(program: Program) -> tuple[SlotRecord, ...]:
-    sizes = {"arena": program.arena_bytes, "memory": program.memory_bytes}
-    sizes |= {
-        b.name: b.type.bytes for b in program.buffers.values() if b.space in ("input", "output")
+    """By place, not by name: an input may be called `memory`, and the program's own come first."""
+    places = program.slots
+    sizes = {
+        places.index("arena"): program.arena_bytes,
+        places.index("memory"): program.memory_bytes,
     }
-    return tuple(SlotRecord(slot, sizes.get(slot, 0)) for slot in program.slots)
+    sizes |= {
+        b.slot: b.type.bytes for b in program.buffers.values() if b.space in ("input", "output")
+    }
+    return tuple(SlotRecord(name, sizes.get(slot, 0)) for slot, name in enumerate(places))
 
 
 def _symbols(
@@ -152,13 +157,7 @@ def _symbol(
 
 
 def _stage_record(stage: Stage, program: Program) -> StageRecord:
-    inside = set(stage.nodes)
-    reads = {
-        arg
-        for node in stage.nodes
-        for arg in node.args
-        if arg not in inside and arg in program.places
-    }
+    reads = _read(stage, program)
     return StageRecord(
         name=stage.name,
         kind=stage.pattern,
@@ -170,6 +169,24 @@ def _stage_record(stage: Stage, program: Program) -> StageRecord:
         parallel=stage.parallel,
         sources=stage.sources,
     )
+
+
+def _read(stage: Stage, program: Program) -> set[Node]:
+    """The values in memory that a stage reads, through views and what it computes anew."""
+    inside = set(stage.nodes)
+    found: set[Node] = set()
+    seen: set[Node] = set()
+    todo = [arg for node in stage.nodes for arg in node.args if arg not in inside]
+    while todo:
+        node = todo.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        if node in program.places:
+            found.add(node)
+        else:
+            todo += node.args
+    return found
 
 
 def _optimizer_record(spec: OptimizerSpec) -> OptimizerRecord:

@@ -15,10 +15,10 @@ from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from batucada.capture.dtypes import dtype_of, torch_dtype
-from batucada.capture.naming import model_name, symbol_name
+from batucada.capture.naming import input_name, model_name, symbol_name
 from batucada.capture.recorder import Recorder, type_of, user_line
 from batucada.errors import CaptureError, InputError
-from batucada.ir.graph import Graph, Node, Output, graph_of, identifier, input_node
+from batucada.ir.graph import Graph, Node, Output, graph_of, input_node
 from batucada.ir.types import Type
 
 
@@ -149,7 +149,7 @@ class _Session:
                 return value
             wants_grad = value.tensor.requires_grad and self.training
             twin = torch.empty(value.tensor.shape, dtype=value.tensor.dtype, device="meta")
-            self._declare(identifier(value.name), twin.requires_grad_(wants_grad), "input")
+            self._declare(input_name(value.name), twin.requires_grad_(wants_grad), "input")
             return twin
 
         given = tree_map(leaf, (args, kwargs))
@@ -171,7 +171,7 @@ class _Session:
         name = self.recorder.produced_by.get(
             id(result), f"{model_name(self.model)}__outputs__{index}"
         )
-        if any(spec.name == name for spec in self.specs):
+        if name in {*(spec.name for spec in self.specs), *(node.name for node in self.inputs)}:
             name = f"{name}__{index}"
         self.specs.append(OutputSpec(name, result.dtype, tuple(result.shape)))
         self.outputs.append(Output(name, "output", node))

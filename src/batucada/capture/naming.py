@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
+import re
+
 from torch import nn
 
+from batucada.errors import InputError
 from batucada.ir.graph import identifier
+
+# Names that later steps give: of stages and their partial sums, of optimizer state and
+# hyperparameters, of gradients, and of the next step's inputs in a loop.
+_GIVEN = re.compile(r"s\d+(_sums)?|(sgd|adamw?)\d+__\w+|\w+__(grad|next)")
+
+
+def input_name(text: str) -> str:
+    """The symbol of an input; InputError for a name that the compiler itself gives to others."""
+    name = identifier(text)
+    if _GIVEN.fullmatch(name):
+        raise InputError(f"an input cannot be called {text!r}, a name of the compiler's own")
+    return name
 
 
 def model_name(model: nn.Module) -> str:

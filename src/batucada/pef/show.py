@@ -24,6 +24,7 @@ def summary(pef: Pef) -> str:
             f"section {section.type}\n" + _stage_table(manifest, section.stages)
             for section in manifest.sections
         ),
+        *_fused(manifest),
         *(
             f"entry {name} = {entry.function}: " + " ".join(entry.stages)
             for name, entry in manifest.entries.items()
@@ -44,12 +45,20 @@ def _heading(manifest: Manifest) -> str:
         ("memory", f"{sum(slot.bytes for slot in manifest.slots):,} bytes"),
     ]
     for optimizer in manifest.optimizers:
-        options = ", ".join(f"{key}={value}" for key, value in optimizer.options.items())
-        count = len(optimizer.parameters)
-        rows.append(("optimizer", f"{optimizer.class_name}({options}), {count} parameters"))
+        rows.append(
+            ("optimizer", f"{optimizer.class_name}, {len(optimizer.parameters)} parameters")
+        )
     rows += [("hyper", f"{name} = {value:g}") for name, value in manifest.hyperparameters.items()]
-    rows += [("metadata", f"{name} = {value}") for name, value in manifest.metadata.items()]
+    if manifest.metadata:
+        rows.append(("metadata", f"{len(manifest.metadata)} entries, shown by --json"))
     return columns(rows, right=())
+
+
+def _fused(manifest: Manifest) -> list[str]:
+    """The stages that only a whole step runs: updates joined to the products of their gradients."""
+    in_sections = {name for section in manifest.sections for name in section.stages}
+    names = [stage.name for stage in manifest.stages if stage.name not in in_sections]
+    return ["fused, in a whole step\n" + _stage_table(manifest, names)] if names else []
 
 
 def _symbol_rows(manifest: Manifest) -> list[tuple[str, ...]]:

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load as load_tensors
 
 from batucada.errors import InputError, PefError
+from batucada.ir.graph import identifier
 from batucada.pef import Pef, SymbolRecord
 from batucada.runtime.inputs import check_names, fitted, number, range_error, tracked
 from batucada.runtime.momentum import HostMomentum
@@ -68,11 +69,11 @@ class Executor:
     # ---- memory
 
     def _allocate(self) -> None:
-        for slot, record in enumerate(self.manifest.slots):
-            if record.name in ("arena", "memory"):
-                block, address = aligned_block(max(record.bytes, 1), zero=True)
-                self._blocks[slot] = block
-                self._table[slot] = address
+        names = [record.name for record in self.manifest.slots]
+        for slot in (names.index("arena"), names.index("memory")):  # before inputs of these names
+            block, address = aligned_block(max(self.manifest.slots[slot].bytes, 1), zero=True)
+            self._blocks[slot] = block
+            self._table[slot] = address
 
     def _start_pool(self, threads: int) -> ThreadPool | None:
         if threads < 2 or not any(stage.parallel for stage in self.manifest.stages):
@@ -170,7 +171,7 @@ class Executor:
         held: list[torch.Tensor] = []
         slots: list[int] = []
         for name, tensor in zip(names, tensors, strict=True):
-            known = self._inputs.get(name)
+            known = self._inputs.get(name) or self._inputs.get(identifier(str(name)))
             if known is None:
                 check_names(names, self._inputs)
                 raise InputError(f"the program has no input {name!r}")

@@ -9,12 +9,14 @@ from typing import Any
 import torch
 
 from batucada.errors import IndexRangeError, InputError
+from batucada.ir.graph import identifier
 from batucada.pef import SymbolRecord
 from batucada.runtime.results import torch_dtype
 
 
 def check_names(names: Sequence[str], expected: Mapping[str, Any]) -> None:
     """InputError unless every input is given once."""
+    names = [name if name in expected else identifier(str(name)) for name in names]
     for name in names:
         if name not in expected:
             known = ", ".join(expected) or "none"

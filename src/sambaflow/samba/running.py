@@ -23,6 +23,10 @@ def named_inputs(inputs: Any, expected: Sequence[str]) -> tuple[list[str], list[
         inputs = [inputs]
     if isinstance(inputs, Mapping):
         pairs = [(key, value) for key, value in inputs.items() if _is_tensor(value)]
+    elif not isinstance(inputs, Iterable):
+        raise InputError(
+            f"inputs are a tensor, a sequence or a dict of them, not {type(inputs).__name__}"
+        )
     else:
         given = [value for value in inputs if value is not None]
         pairs = list(zip(_padded(expected, len(given)), given, strict=True))

@@ -144,7 +144,7 @@ class SambaSession:
         try:
             names = [tensor.name for tensor in input_tensors]
             tensors = [tensor._tensor for tensor in input_tensors]
-        except AttributeError:
+        except (AttributeError, TypeError):
             names, tensors = self.named(input_tensors)
         if "" in names:
             names, tensors = self.named(input_tensors)

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from sambaflow.samba.optim.optimizer import SambaOptimizer
+from sambaflow.samba.optim.optimizer import SambaOptimizer, checked_options
 
 # Defaults of SambaFlow's documented signature; torch's are (0.9, 0.999) and a decay of 0.01.
 BETAS = (0.9, 0.997)
@@ -27,7 +27,10 @@ class AdamW(SambaOptimizer, torch.optim.AdamW):
         argin_region_name: str = "",
         **options: Any,
     ) -> None:
-        torch.optim.AdamW.__init__(self, params, lr, betas, eps, weight_decay, amsgrad, **options)
+        with checked_options("AdamW"):
+            torch.optim.AdamW.__init__(
+                self, params, lr, betas, eps, weight_decay, amsgrad, **options
+            )
         self._set_device_options(max_grad_norm, fp32_params, argin_region_name)
 
 
@@ -47,5 +50,8 @@ class Adam(SambaOptimizer, torch.optim.Adam):
         argin_region_name: str = "",
         **options: Any,
     ) -> None:
-        torch.optim.Adam.__init__(self, params, lr, betas, eps, weight_decay, amsgrad, **options)
+        with checked_options("Adam"):
+            torch.optim.Adam.__init__(
+                self, params, lr, betas, eps, weight_decay, amsgrad, **options
+            )
         self._set_device_options(max_grad_norm, fp32_params, argin_region_name)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -15,6 +16,15 @@ from sambaflow.samba import device
 def _plain(method: Callable) -> Callable:
     """`method` without torch's decorator, which imports torch._dynamo (2 s, 160 MB) when called."""
     return getattr(method, "__wrapped__", method)
+
+
+@contextlib.contextmanager
+def checked_options(kind: str) -> Iterator[None]:
+    """torch's refusal of a hyperparameter, as the error of a user's mistake."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        raise OptionError(f"samba.optim.{kind}: {error}") from None
 
 
 class SambaOptimizer(torch.optim.Optimizer):

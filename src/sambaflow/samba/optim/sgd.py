@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from sambaflow.samba.optim.optimizer import SambaOptimizer
+from sambaflow.samba.optim.optimizer import SambaOptimizer, checked_options
 
 
 class SGD(SambaOptimizer, torch.optim.SGD):
@@ -24,7 +24,8 @@ class SGD(SambaOptimizer, torch.optim.SGD):
         argin_region_name: str = "",
         **options: Any,
     ) -> None:
-        torch.optim.SGD.__init__(
-            self, params, lr, momentum, dampening, weight_decay, nesterov, **options
-        )
+        with checked_options("SGD"):
+            torch.optim.SGD.__init__(
+                self, params, lr, momentum, dampening, weight_decay, nesterov, **options
+            )
         self._set_device_options(max_grad_norm, fp32_params, argin_region_name)

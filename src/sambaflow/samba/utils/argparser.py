@@ -145,21 +145,31 @@ def parse_yaml_to_args(yaml_path: str, args: argparse.Namespace) -> argparse.Nam
 
     A mapping under the command's name holds values for that command alone.
     """
-    try:
-        content = yaml.safe_load(Path(yaml_path).read_text()) or {}
-    except OSError as error:
-        raise OptionError(f"cannot read {yaml_path}: {error.strerror}") from None
-    except yaml.YAMLError as error:
-        raise OptionError(f"{yaml_path} is not valid YAML: {error}") from None
-    if not isinstance(content, dict):
-        raise OptionError(f"{yaml_path}: expected a mapping of flags to values")
+    content = _mapping(yaml_path, _yaml(yaml_path))
     merged = argparse.Namespace(**vars(args))
-    own = content.get(getattr(args, "command", ""), {})
-    values = {key: value for key, value in content.items() if key not in COMMANDS} | (own or {})
+    own = _mapping(yaml_path, content.get(getattr(args, "command", "")))
+    values = {key: value for key, value in content.items() if key not in COMMANDS} | own
     for key, value in values.items():
         setattr(merged, str(key).lstrip("-").replace("-", "_"), value)
     remember(merged)
     return merged
+
+
+def _yaml(path: str) -> Any:
+    try:
+        return yaml.safe_load(Path(path).read_text())
+    except OSError as error:
+        raise OptionError(f"cannot read {path}: {error.strerror}") from None
+    # ValueError: no text, or a date that does not exist; RecursionError: too deep
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise OptionError(f"{path} is not valid YAML: {error}") from None
+
+
+def _mapping(path: str, value: Any) -> dict[Any, Any]:
+    """`value`, where nothing counts as an empty mapping; OptionError for anything else."""
+    if value is not None and not isinstance(value, dict):
+        raise OptionError(f"{path}: expected a mapping of flags to values, not {value!r:.40}")
+    return value or {}
 
 
 class SambaConfig:

@@ -2,6 +2,9 @@
 
 import argparse
 
+# Above any batch or layer that fits a machine, and small enough to multiply a few of.
+LARGEST = 2**31 - 1
+
 
 def positive(text: str) -> int:
     """A whole number of at least 1."""
@@ -11,6 +14,8 @@ def positive(text: str) -> int:
         value = 0
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    if value > LARGEST:
+        raise argparse.ArgumentTypeError(f"{text!r} is too large: at most {LARGEST}")
     return value
 
 

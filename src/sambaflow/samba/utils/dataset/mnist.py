@@ -64,16 +64,27 @@ def load_mnist(
     """
     side = _side(args)
     data = _open(Path(folder), train, sample)
-    if len(data.data) != len(data.targets):
-        raise DataError(
-            f"{data.raw_folder} is damaged: {len(data.data)} images, {len(data.targets)} labels"
-        )
+    _check(data)
     if side != SIDE:
         transform = dataset_transform(args)
         return TensorDataset(torch.stack([transform(image) for image, _ in data]), data.targets)
     # The same arithmetic as of the transform, on all images at once: 3 s less on the training set.
     pixels = data.data.flatten(1).float().div_(255).sub_(MEAN).div_(STD)
     return TensorDataset(pixels, data.targets)
+
+
+def _check(data: MNIST) -> None:
+    """DataError unless there is a label for every image, and each is of the right kind."""
+    images, labels = data.data, data.targets
+    problem = ""
+    if len(images) != len(labels):
+        problem = f"{len(images)} images, {len(labels)} labels"
+    elif images.shape[1:] != (SIDE, SIDE):
+        problem = f"images of shape {tuple(images.shape[1:])}, expected {(SIDE, SIDE)}"
+    elif not len(labels) or labels.max() > 9:
+        problem = f"the largest label is {int(labels.max())}" if len(labels) else "no images"
+    if problem:
+        raise DataError(f"the MNIST files in {data.raw_folder} are damaged: {problem}")
 
 
 def batches(

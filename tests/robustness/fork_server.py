@@ -1,0 +1,70 @@
+"""Starts programs without paying for torch each time: it has imported everything and run nothing.
+
+One JSON object a line on stdin: {"start": [argv], "folder", "environ", "spoken"} answers with the
+process's number, {"wait": number} with its exit status, negative for a signal.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import sys
+from typing import Any, NoReturn
+
+import torchvision.datasets  # noqa: F401  - imported for the programs to come
+
+import sambaflow.samba.utils.common  # noqa: F401
+
+STREAMS = ("stdout", "stderr")
+
+
+def serve() -> None:
+    for line in sys.stdin:
+        request = json.loads(line)
+        if "wait" in request:
+            _, status = os.waitpid(request["wait"], 0)
+            print(os.waitstatus_to_exitcode(status), flush=True)
+            continue
+        number = os.fork()
+        if number == 0:
+            os._exit(_program(request))
+        print(number, flush=True)
+
+
+def _program(request: dict[str, Any]) -> int:
+    """What Python does with a script, to the exit status."""
+    try:
+        try:
+            _run(request)
+        except Exception as error:
+            _report(error)
+        except KeyboardInterrupt as error:
+            _report(error)
+    except SystemExit as end:
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    return 0
+
+
+def _report(error: BaseException) -> NoReturn:
+    sys.excepthook(type(error), error, error.__traceback__)
+    raise SystemExit(1)
+
+
+def _run(request: dict[str, Any]) -> None:
+    os.chdir(request["folder"])
+    os.environ.update(request["environ"])
+    for number, name in enumerate(STREAMS, start=1):
+        os.dup2(os.open(f"{request['spoken']}/{name}", os.O_WRONLY | os.O_CREAT), number)
+    sys.argv = request["start"]
+    sys.path.insert(0, os.path.dirname(sys.argv[0]))
+    runpy.run_path(sys.argv[0], run_name="__main__")
+
+
+if __name__ == "__main__":
+    serve()

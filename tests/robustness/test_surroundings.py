@@ -1,0 +1,141 @@
+"""Other processors, an empty PATH, a terminal, and a signal while running."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import batucada as bt
+from batucada.codegen.target import host_target, runs_on, target_of
+from batucada.errors import PefError
+from batucada.pipeline import STEPS
+from tests.robustness.commands import LOGREG, pefs, run, start
+from tests.robustness.nets import Classifier, batch
+
+INPUTS = tuple(
+    bt.NamedTensor(name, tensor) for name, tensor in zip(("x", "label"), batch(), strict=True)
+)
+
+
+def compiled(folder: Path, target: str | None = None) -> Path:
+    torch.manual_seed(1)
+    model = Classifier()
+    path = folder / f"{target}.pef"
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    options = bt.Options(target=target)  # type: ignore[arg-type]
+    bt.compile(model, INPUTS, optimizers=[optimizer], path=path, options=options)
+    return path
+
+
+def loss_after_five_steps(path: Path) -> float:
+    torch.manual_seed(1)
+    model, program = Classifier(), bt.load(path)
+    program.to_device(model)
+    for _ in range(5):
+        loss, _ = program.run(["x", "label"], batch())
+    return loss.tensor().item()
+
+
+@pytest.mark.skipif(
+    not host_target().is_x86 or runs_on(target_of("x86-64-v4"), host_target()),
+    reason="this processor runs every level, or is another",
+)
+def test_a_higher_level_is_built_again(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    wanted = loss_after_five_steps(compiled(tmp_path))
+    higher = compiled(tmp_path, "x86-64-v4")
+    capfd.readouterr()
+    assert loss_after_five_steps(higher) == pytest.approx(wanted, rel=1e-5)
+    said = capfd.readouterr()
+    assert said.out == ""
+    (line,) = said.err.splitlines()
+    assert "x86-64-v4.pef was built for x86-64-v4, this processor is x86-64-v" in line
+
+
+@pytest.mark.skipif(not host_target().is_x86, reason="this processor runs x86-64")
+def test_a_lower_level_runs_as_it_is(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    lower = compiled(tmp_path, "x86-64-v2")
+    assert loss_after_five_steps(lower) == pytest.approx(
+        loss_after_five_steps(compiled(tmp_path)), rel=1e-5
+    )
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.skipif(not host_target().is_x86, reason="this processor runs aarch64")
+def test_another_architecture_is_refused(tmp_path: Path) -> None:
+    path = compiled(tmp_path, "aarch64")
+    with pytest.raises(PefError, match=r"aarch64.*this machine is x86_64.*compile it again"):
+        bt.load(path)
+
+
+def test_no_compiler_on_the_path(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    command = [sys.executable, str(LOGREG)]
+    environ = {"PATH": str(tmp_path / "bin"), "HOME": str(tmp_path)}
+    for argv in (["compile", "--pef-name=app"], ["test", "--pef=out/app/app.pef"]):
+        done = subprocess.run(
+            [*command, *argv], cwd=tmp_path, env=environ, capture_output=True, text=True
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+    assert "Test passed" in done.stdout
+
+
+def on_a_terminal(command: list[str], folder: Path) -> str:
+    """What a command prints when its stdout is a terminal."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(command, cwd=folder, stdout=theirs, stderr=subprocess.DEVNULL)
+    os.close(theirs)
+    printed = b""
+    while select.select([ours], [], [], 60)[0]:
+        try:
+            piece = os.read(ours, 4096)
+        except OSError:  # how Linux says that the other end is closed
+            break
+        printed += piece
+        if not piece:
+            break
+    os.close(ours)
+    assert process.wait(60) == 0
+    return printed.decode()
+
+
+def test_compile_shows_its_steps_on_a_terminal_only(tmp_path: Path) -> None:
+    argv = ["compile", "--pef-name=app"]
+    printed = on_a_terminal([sys.executable, str(LOGREG), *argv], tmp_path)
+    shown = re.findall(r"^\[info   \] (\w+) +\d+\.\d{3} s\r$", printed, re.MULTILINE)
+    assert shown == list(STEPS)
+    quiet = run(LOGREG, *argv, folder=tmp_path)
+    kinds = [line.split("]")[-1].split()[:2] for line in quiet.out.splitlines()]
+    assert kinds == [["#", "Placing"], ["Compilation", "succeeded."], ["PEF", "file"]]
+    assert quiet.err == ""
+
+
+def test_sigterm_ends_a_run(tmp_path: Path) -> None:
+    assert run(LOGREG, "compile", "--pef-name=app", folder=tmp_path).status == 0
+    argv = ["measure-performance", "--pef=out/app/app.pef", "--min-duration=60"]
+    for number in (signal.SIGTERM, signal.SIGINT):
+        program = start(LOGREG, *argv, folder=tmp_path)
+        _wait_for(program.spoken / "stdout", "initial run completes.")
+        os.kill(program.pid, number)
+        begin = time.perf_counter()
+        done = program.wait()
+        assert time.perf_counter() - begin < 20
+        assert done.status == (-number if number == signal.SIGTERM else 130)
+        assert "Traceback" not in done.err
+    assert pefs(tmp_path) == ["app.pef"]
+
+
+def _wait_for(file: Path, text: str) -> None:
+    until = time.monotonic() + 60
+    while text not in file.read_text():
+        assert time.monotonic() < until, file.read_text()
+        time.sleep(0.02)
