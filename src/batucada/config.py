@@ -24,7 +24,6 @@ class Options:
     target: TargetLevel | None = None
     debug: int = 0
     threads: int | None = None
-    keep_ir: bool = True
 
     def __post_init__(self) -> None:
         if self.target is not None and self.target not in get_args(TargetLevel):
@@ -126,16 +125,11 @@ KNOBS = (
     ),
     Knob(
         "debug", ("BATUCADA_DEBUG",), "0, 1, 2 or 3", _parse_debug,
-        "print on stderr: 1 the compiler's steps with times, 2 also the stages, 3 also the graphs",
+        "print on stderr: 1 the compiler's steps with times, 2 also the stages, 3 also the kernels",
     ),
     Knob(
         "threads", ("SN_NUM_THREADS", "OMP_NUM_THREADS"), f"1 to {MAX_THREADS}", _parse_threads,
         "threads to run on; by default as many as cores are open to the process",
-    ),
-    Knob(
-        "keep_ir", (), "1 or 0", _parse_bool,
-        "keep the printed program of every step and the LLVM IR in the PEF; without the LLVM IR it "
-        "cannot be rebuilt for another processor",
     ),
 )  # fmt: skip
 

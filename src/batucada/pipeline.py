@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -84,9 +85,18 @@ class _Run:
         self.seconds[name] = time.perf_counter() - start
         if self.progress is not None:
             self.progress(name, self.seconds[name])
+        self._debug(name)
         self._dump(name)
         if self.options.stop_after == name:
             raise _Stopped
+
+    def _debug(self, name: str) -> None:
+        """A ladder: 1 the steps with their times, 2 the stages, 3 every kernel."""
+        if self.options.debug >= 1:
+            print(f"batucada: {name} {self.seconds[name]:.3f} s", file=sys.stderr)
+        level = {"mapping": 2, "kernels": 3}.get(name)
+        if level is not None and self.options.debug >= level:
+            print(self.texts[name], file=sys.stderr)
 
     def _dump(self, name: str) -> None:
         folder = self.options.dump_dir

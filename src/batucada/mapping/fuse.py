@@ -71,7 +71,10 @@ class Fusion:
         """Operands of products, and what is read through a reshape that mixes dimensions, lie in
         memory.
         """
+        changes_buffers = any(out.node.section == "FWD" for out in self.graph.of_role("update"))
         for node in self.graph.nodes:
+            if node.op == "check_index" and changes_buffers:
+                self.stored.add(node)  # as a stage of its own it can run before any buffer changes
             if OPS[node.op].kind == "contract":
                 a, b = node.args
                 self.stored.add(_storage_root(a))
@@ -122,7 +125,8 @@ class Fusion:
 
     def _place(self, node: Node) -> None:
         kind = OPS[node.op].kind
-        group = None if kind in ("contract", "index") else self._group_to_join(node)
+        alone = kind in ("contract", "index") or node.op == "check_index"
+        group = None if alone else self._group_to_join(node)
         if group is None:
             group = self._new_group(node)
         group.nodes.append(node)
@@ -170,7 +174,7 @@ class Fusion:
         return [group for group in recent if group.leaves & read]
 
     def _may_join(self, node: Node, group: Group, sources: set[Group]) -> bool:
-        if any(OPS[n.op].kind == "index" for n in group.nodes):
+        if any(OPS[n.op].kind == "index" or n.op == "check_index" for n in group.nodes):
             return False
         extents, reduced = domain(node)
         if OPS[node.op].kind == "reduce":

@@ -155,7 +155,8 @@ class _Builder:
                 writer = writers.get(leaf.name) if leaf.op == "input" else None
                 if writer is not None and writer is not group:
                     waits[writer].add(group)
-        return _topological(groups, waits)
+        checks_first = sorted(groups, key=lambda g: all(n.op != "check_index" for n in g.nodes))
+        return _topological(checks_first, waits)
 
     def _updates(self, node: Node) -> bool:
         return node in self.claims and self.claims[node].role == "update"

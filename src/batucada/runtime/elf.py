@@ -8,7 +8,6 @@ used.
 from __future__ import annotations
 
 import ctypes
-import ctypes.util
 import mmap
 import os
 import struct
@@ -266,9 +265,7 @@ def _round_up(value: int, multiple: int) -> int:
 @cache
 def _libraries() -> tuple[ctypes.CDLL, ...]:
     """The process itself (the C library), then the mathematics library."""
-    return ctypes.CDLL(None, use_errno=True), ctypes.CDLL(
-        ctypes.util.find_library("m") or "libm.so.6"
-    )
+    return ctypes.CDLL(None, use_errno=True), ctypes.CDLL("libm.so.6")
 
 
 def external_address(name: str) -> int:

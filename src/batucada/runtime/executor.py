@@ -7,45 +7,38 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import torch
-from safetensors.torch import load as load_tensors
 
 from batucada.errors import InputError, PefError
 from batucada.ir.graph import identifier
 from batucada.pef import Pef, SymbolRecord
-from batucada.runtime.inputs import check_names, fitted, number, range_error, tracked
-from batucada.runtime.momentum import HostMomentum
+from batucada.runtime.device import Device
+from batucada.runtime.inputs import check_names, fitted, range_error, tracked
 from batucada.runtime.native import NativeModule, ThreadPool
-from batucada.runtime.results import Result, ResultMemory, aligned_block, torch_dtype
+from batucada.runtime.results import Result, ResultMemory, torch_dtype
+from batucada.runtime.steps import Batches
 
 SECTION_ORDER = ("FWD", "BCKWD", "GRADNORM", "REDUCE", "OPT")
 _POOL_SLOT = 1
 _WHOLE_STEP = {"FWD", "BCKWD", "GRADNORM", "OPT"}
 
 
-class Executor:
+class Executor(Device):
     """A loaded program: its native code, its memory, and its copy of parameters and optimizer
     state.
     """
 
     def __init__(self, pef: Pef, native: NativeModule, threads: int = 1) -> None:
-        self.pef = pef
-        self.manifest = pef.manifest
+        super().__init__(pef)
         self.training = pef.manifest.training
-        self.symbols: dict[str, SymbolRecord] = dict(pef.manifest.symbol_by_name)
         self._native = native
-        self._table = (ctypes.c_int64 * len(pef.manifest.slots))()
         self._address = ctypes.addressof(self._table)
-        self._blocks: dict[int, np.ndarray] = {}
-        self._allocate()
         entries = pef.manifest.entries
         self._entries = {
             n: native.function(e.function, ctypes.c_void_p) for n, e in entries.items()
         }
         self._step = self._entries["step"]
         self._loop = native.function("loop", ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
-        self._views: dict[str, torch.Tensor] = {}
         self._inputs = {
             s.name: (s.slot, torch_dtype(s), torch.Size(s.shape), s)
             for s in pef.manifest.of_role("input")
@@ -61,19 +54,7 @@ class Executor:
         self._default: set[str] | None = None  # what a run without sections runs; None: all
         self._gradients = "none"  # none, stored, recomputable from the last run's values, lost
         self._forward_done = False
-        self._set_defaults(pef)
-        self._momentum = HostMomentum(self.manifest, self.view)
-        self._momentum_on_host = False
         self._pool = self._start_pool(threads)
-
-    # ---- memory
-
-    def _allocate(self) -> None:
-        names = [record.name for record in self.manifest.slots]
-        for slot in (names.index("arena"), names.index("memory")):  # before inputs of these names
-            block, address = aligned_block(max(self.manifest.slots[slot].bytes, 1), zero=True)
-            self._blocks[slot] = block
-            self._table[slot] = address
 
     def _start_pool(self, threads: int) -> ThreadPool | None:
         if threads < 2 or not any(stage.parallel for stage in self.manifest.stages):
@@ -81,47 +62,6 @@ class Executor:
         pool = ThreadPool(threads, self._native)
         self._table[_POOL_SLOT] = pool.address
         return pool
-
-    def _set_defaults(self, pef: Pef) -> None:
-        self.hyperparameters: dict[str, float] = {}
-        self._scalars: dict[str, list[ctypes.c_float]] = {}
-        self._given_hyper: dict[str, float] = {}  # the last ones, which need not be set again
-        for symbol in self.manifest.of_role("tangent"):
-            self.view(symbol.name).fill_(symbol.default or 0.0)
-        for optimizer in self.manifest.optimizers:
-            for group in optimizer.options["groups"]:
-                for key, name in group["hyper"].items():
-                    self._bind_hyper(key, name, optimizer.options["region"])
-        for name, value in self._constants(pef).items():
-            self.view(name).copy_(value)
-
-    def _bind_hyper(self, key: str, name: str, region: str) -> None:
-        default = self.manifest.hyperparameters[name]
-        symbol = self.symbols[name]
-        scalar = ctypes.c_float.from_address(self._table[symbol.slot] + symbol.offset)
-        scalar.value = default
-        for known in (key, f"{region}{key}") if region else (key,):
-            self._scalars.setdefault(known, []).append(scalar)
-            self.hyperparameters.setdefault(known, default)
-
-    @staticmethod
-    def _constants(pef: Pef) -> dict[str, torch.Tensor]:
-        member = "constants.safetensors"
-        return load_tensors(pef.member(member)) if member in pef.names else {}
-
-    def view(self, name: str) -> torch.Tensor:
-        """The program's own memory of a symbol, in the shape that PyTorch gives it."""
-        if name not in self._views:
-            symbol = self.symbols[name]
-            block = self._blocks[symbol.slot][symbol.offset : symbol.offset + symbol.bytes]
-            stored = symbol.shape
-            if symbol.storage:
-                stored = tuple(symbol.shape[d] for d in symbol.storage)
-            tensor = torch.from_numpy(block).view(torch_dtype(symbol)).view(stored)
-            if symbol.storage:
-                tensor = tensor.permute([symbol.storage.index(d) for d in range(len(stored))])
-            self._views[name] = tensor
-        return self._views[name]
 
     # ---- running
 
@@ -255,18 +195,63 @@ class Executor:
         """`steps` whole steps on the same inputs in one native call; the last one's outputs."""
         if steps < 1:
             raise InputError(f"a loop needs at least one step, not {steps}")
-        if self._momentum_on_host or self._default is not None:
-            for _ in range(steps):
-                results = self.run(names, tensors)
-            return results
+        if self._one_by_one():
+            return [self.run(names, tensors) for _ in range(steps)][-1]
         self._bind(names, tensors)
         results = self._memory.record(self._table)
+        return self._finished(results, self._call_loop({}, steps))
+
+    def run_steps(
+        self,
+        names: Sequence[str],
+        tensors: Sequence[torch.Tensor],
+        hyper: Mapping[str, float] | None = None,
+    ) -> tuple[torch.Tensor, ...]:
+        """A whole step for each batch, in one native call.
+
+        The first dimension of every tensor counts the steps: [steps, *shape of the input].  The
+        results are [steps, *shape of the output], of every output in order: the numbers of a `run`
+        for each batch.  Where a step fails, those before it have been made.
+        """
+        batches = Batches(self.symbols, names, tensors)
+        outputs = batches.outputs(self.manifest.of_role("output"))
+        if batches.steps == 0:
+            return outputs
+        numbers = self._numbers(hyper or {})
+        if self._one_by_one():
+            for step in range(batches.steps):
+                results = self.run(batches.names, batches.at(step), None, numbers)
+                for output, result in zip(outputs, results, strict=True):
+                    output[step].copy_(result.tensor())
+            return outputs
+        self._bind(batches.names, batches.at(0))
+        self._set_hyper(numbers)
+        results = self._memory.record(self._table)
+        for result, output in zip(results, outputs, strict=True):
+            self._table[result.symbol.slot] = output.data_ptr()
+        code = self._call_loop(batches.strides(results, outputs), batches.steps)
+        self._bind(batches.names, batches.at(batches.steps - 1))
+        for result, output in zip(results, outputs, strict=True):
+            result.tensor().copy_(output[-1])
+        self._finished(results, code)
+        return outputs
+
+    def _one_by_one(self) -> bool:
+        """Whether steps cannot be made by the native loop."""
+        return self._momentum_on_host or self._default is not None
+
+    def _call_loop(self, strides: Mapping[str, int], steps: int) -> int:
+        """Every slot moves by its stride, in bytes, from step to step."""
         slots = {record.name: slot for slot, record in enumerate(self.manifest.slots)}
+        moves = (ctypes.c_int64 * len(self._table))()
+        for name, distance in strides.items():
+            moves[slots[name]] = distance
         for name, slot in slots.items():  # a sweep reads and writes the next step's as well
             if name.endswith("__next"):
-                self._table[slot] = self._table[slots[name.removesuffix("__next")]]
-        strides = (ctypes.c_int64 * len(self._table))()
-        return self._finished(results, self._loop(self._address, ctypes.addressof(strides), steps))
+                base = slots[name.removesuffix("__next")]
+                moves[slot] = moves[base]
+                self._table[slot] = self._table[base] + moves[base]
+        return self._loop(self._address, ctypes.addressof(moves), steps)
 
     def _fail(self, code: int) -> None:
         self._gradients = "none"
@@ -279,18 +264,6 @@ class Executor:
         raise range_error(check, dict(zip(self._held_names, self._held, strict=True)))
 
     # ---- hyperparameters and gradients
-
-    def _numbers(self, hyper: Mapping[str, float]) -> dict[str, float]:
-        """Names that the program does not use are legal: programs pass what some models need."""
-        return {name: number(name, v) for name, v in hyper.items() if name in self._scalars}
-
-    def _set_hyper(self, numbers: dict[str, float]) -> None:
-        for name, value in numbers.items():
-            for scalar in self._scalars[name]:
-                scalar.value = value
-        self.hyperparameters.update(numbers)
-        if any(name.endswith("momentum") for name in numbers):
-            self._momentum_on_host = self._momentum.active
 
     def set_output_gradient(self, output_index: int, grad: torch.Tensor | None) -> None:
         """What starts the backward pass at this output from the next run on; None for the

@@ -53,21 +53,21 @@ def fitted(symbol: SymbolRecord, tensor: torch.Tensor) -> torch.Tensor:
             f" compiled for {symbol.shape} ({count} elements). Compile again for another batch size"
         )
     if tensor.dtype != wanted:
-        tensor = _converted(symbol, tensor, wanted)
+        tensor = converted(symbol, tensor, wanted)
     return tensor.detach().contiguous()
 
 
-def _converted(symbol: SymbolRecord, tensor: torch.Tensor, wanted: torch.dtype) -> torch.Tensor:
+def converted(symbol: SymbolRecord, tensor: torch.Tensor, wanted: torch.dtype) -> torch.Tensor:
     integers = not (tensor.is_floating_point() or tensor.is_complex() or wanted.is_floating_point)
     if not integers or torch.bool in (tensor.dtype, wanted):
         raise InputError(
             f"the input {symbol.name!r} is {tensor.dtype}; compiled for {wanted}."
             f" Convert it: tensor.to({wanted})"
         )
-    converted = tensor.to(wanted)
-    if not torch.equal(converted.to(tensor.dtype), tensor):
+    result = tensor.to(wanted)
+    if not torch.equal(result.to(tensor.dtype), tensor):
         raise InputError(f"the input {symbol.name!r} has values that {wanted} cannot hold")
-    return converted
+    return result
 
 
 def tracked(tensor: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,91 @@
+"""What a program holds from step to step: parameters, buffers, optimizer state, hyperparameters."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from safetensors.torch import load as load_tensors
+
+from batucada.pef import Pef, SymbolRecord
+from batucada.runtime.inputs import number
+from batucada.runtime.momentum import HostMomentum
+from batucada.runtime.results import aligned_block, torch_dtype
+
+
+class Device:
+    """The program's own memory, and the table of addresses that its native code is given."""
+
+    def __init__(self, pef: Pef) -> None:
+        self.pef = pef
+        self.manifest = pef.manifest
+        self.symbols: dict[str, SymbolRecord] = dict(pef.manifest.symbol_by_name)
+        self._table = (ctypes.c_int64 * len(pef.manifest.slots))()
+        self._blocks: dict[int, np.ndarray] = {}
+        self._views: dict[str, torch.Tensor] = {}
+        self._allocate()
+        self._set_defaults(pef)
+        self._momentum = HostMomentum(self.manifest, self.view)
+        self._momentum_on_host = False
+
+    def _allocate(self) -> None:
+        names = [record.name for record in self.manifest.slots]
+        for slot in (names.index("arena"), names.index("memory")):  # before inputs of these names
+            block, address = aligned_block(max(self.manifest.slots[slot].bytes, 1), zero=True)
+            self._blocks[slot] = block
+            self._table[slot] = address
+
+    def _set_defaults(self, pef: Pef) -> None:
+        self.hyperparameters: dict[str, float] = {}
+        self._scalars: dict[str, list[ctypes.c_float]] = {}
+        self._given_hyper: dict[str, float] = {}  # the last ones, which need not be set again
+        for symbol in self.manifest.of_role("tangent"):
+            self.view(symbol.name).fill_(symbol.default or 0.0)
+        for optimizer in self.manifest.optimizers:
+            for group in optimizer.options["groups"]:
+                for key, name in group["hyper"].items():
+                    self._bind_hyper(key, name, optimizer.options["region"])
+        for name, value in self._constants(pef).items():
+            self.view(name).copy_(value)
+
+    def _bind_hyper(self, key: str, name: str, region: str) -> None:
+        default = self.manifest.hyperparameters[name]
+        symbol = self.symbols[name]
+        scalar = ctypes.c_float.from_address(self._table[symbol.slot] + symbol.offset)
+        scalar.value = default
+        for known in (key, f"{region}{key}") if region else (key,):
+            self._scalars.setdefault(known, []).append(scalar)
+            self.hyperparameters.setdefault(known, default)
+
+    @staticmethod
+    def _constants(pef: Pef) -> dict[str, torch.Tensor]:
+        member = "constants.safetensors"
+        return load_tensors(pef.member(member)) if member in pef.names else {}
+
+    def view(self, name: str) -> torch.Tensor:
+        """The program's own memory of a symbol, in the shape that PyTorch gives it."""
+        if name not in self._views:
+            symbol = self.symbols[name]
+            block = self._blocks[symbol.slot][symbol.offset : symbol.offset + symbol.bytes]
+            stored = symbol.shape
+            if symbol.storage:
+                stored = tuple(symbol.shape[d] for d in symbol.storage)
+            tensor = torch.from_numpy(block).view(torch_dtype(symbol)).view(stored)
+            if symbol.storage:
+                tensor = tensor.permute([symbol.storage.index(d) for d in range(len(stored))])
+            self._views[name] = tensor
+        return self._views[name]
+
+    def _numbers(self, hyper: Mapping[str, float]) -> dict[str, float]:
+        """Names that the program does not use are legal: programs pass what some models need."""
+        return {name: number(name, v) for name, v in hyper.items() if name in self._scalars}
+
+    def _set_hyper(self, numbers: dict[str, float]) -> None:
+        for name, value in numbers.items():
+            for scalar in self._scalars[name]:
+                scalar.value = value
+        self.hyperparameters.update(numbers)
+        if any(name.endswith("momentum") for name in numbers):
+            self._momentum_on_host = self._momentum.active
