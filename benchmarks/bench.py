@@ -9,9 +9,11 @@ of them; a number is the median over the rounds.  `ratio` is eager PyTorch's tim
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -35,7 +37,8 @@ def main() -> None:
             runs, skipped = {}, {}
             for peer, prepare in chosen.items():
                 try:
-                    runs[peer] = prepare(CASES[name], Path(folder))
+                    with contextlib.redirect_stdout(sys.stderr):  # stdout is for the figures
+                        runs[peer] = prepare(CASES[name], Path(folder))
                 except peers.MissingPeerError as error:
                     skipped[peer] = str(error)
             times = interleaved(runs, arguments.rounds, arguments.seconds)
