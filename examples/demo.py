@@ -74,6 +74,7 @@ def eager_throughput() -> float:
         nn.Linear(32, 10, bias=False),
     )
     optimizer = torch.optim.SGD(model.parameters(), lr=0.001, weight_decay=1e-4)
+    torch.set_num_threads(1)  # quicker than more of them at one sample a step
     image, label = torch.randn(1, 784), torch.tensor([3])
 
     def run(steps: int) -> float:

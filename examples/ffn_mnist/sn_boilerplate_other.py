@@ -15,6 +15,7 @@ from sambaflow.samba.utils.dataset.mnist import batches, load_mnist
 
 SAMPLE = Path(__file__).parent.parent / "data" / "MNIST" / "raw"
 SAMPLES_BETWEEN_REPORTS = 10_000
+REPORTS_OF_A_SMALL_EPOCH = 6
 # `--acc-test`: lowest test accuracy that passes, in percent.
 LEAST_ACCURACY = 91.0
 
@@ -42,7 +43,8 @@ def _train_epoch(
         "momentum": args.momentum,
         "weight_decay": args.weight_decay,
     }
-    every = max(1, SAMPLES_BETWEEN_REPORTS // args.batch_size)
+    between = min(SAMPLES_BETWEEN_REPORTS, len(data) // REPORTS_OF_A_SMALL_EPOCH)
+    every = max(1, between // args.batch_size)
     steps = batches(data, args.batch_size, shuffle=True)
     total = 0.0
     for step, (images, labels) in enumerate(steps, start=1):

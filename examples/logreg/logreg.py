@@ -24,6 +24,7 @@ from sambaflow.samba.utils.values import fraction_or_more, positive
 
 SAMPLE = Path(__file__).parent.parent / "data" / "MNIST" / "raw"
 SAMPLES_BETWEEN_REPORTS = 10_000
+REPORTS_OF_A_SMALL_EPOCH = 6
 
 
 class LogReg(nn.Module):
@@ -80,7 +81,8 @@ def train(args: argparse.Namespace, model: nn.Module) -> None:
         "momentum": args.momentum,
         "weight_decay": args.weight_decay,
     }
-    every = max(1, SAMPLES_BETWEEN_REPORTS // args.batch_size)
+    between = min(SAMPLES_BETWEEN_REPORTS, len(data) // REPORTS_OF_A_SMALL_EPOCH)
+    every = max(1, between // args.batch_size)
     samples, start = 0, time.perf_counter()
     for epoch in range(args.num_epochs):
         steps = batches(data, args.batch_size, shuffle=True)

@@ -21,6 +21,7 @@ class Options:
     dump_dir: Path | None = None
     stop_after: str | None = None
     checked: bool = False
+    oracle: bool = False
     target: TargetLevel | None = None
     debug: int = 0
     threads: int | None = None
@@ -118,6 +119,10 @@ KNOBS = (
     Knob(
         "checked", ("BATUCADA_CHECKED",), "1 or 0", _parse_bool,
         "compile kernels that test every address against its buffer (slow; finds compiler defects)",
+    ),
+    Knob(
+        "oracle", ("BATUCADA_ORACLE",), "1 or 0", _parse_bool,
+        "evaluate the graph before and after each step with numpy and compare (slow)",
     ),
     Knob(
         "target", ("BATUCADA_TARGET",), " or ".join(get_args(TargetLevel)), _parse_target,

@@ -22,6 +22,7 @@ from batucada.codegen.objects import assemble, assembly
 from batucada.codegen.target import Target, host_target, target_of
 from batucada.config import Options
 from batucada.errors import OptionError
+from batucada.ir.graph import Graph
 from batucada.ir.loops_text import print_kernel
 from batucada.ir.loops_verify import verify_kernel
 from batucada.ir.text import print_graph
@@ -31,6 +32,7 @@ from batucada.mapping.text import print_program
 from batucada.passes.layout import store_weights_packed
 from batucada.passes.simplify import simplify
 from batucada.pef import write_pef
+from batucada.runtime.oracle import check_step
 
 STEPS = (
     "capture",
@@ -90,6 +92,13 @@ class _Run:
         if self.options.stop_after == name:
             raise _Stopped
 
+    def checked(self, name: str, before: Graph, after: Graph) -> Graph:
+        """The graph after a step, verified and, if asked, compared by the oracle."""
+        verify(after)
+        if self.options.oracle:
+            check_step(name, before, after)
+        return after
+
     def _debug(self, name: str) -> None:
         """A ladder: 1 the steps with their times, 2 the stages, 3 every kernel."""
         if self.options.debug >= 1:
@@ -145,12 +154,10 @@ def compile(
             graph = verify(append_optimizers(captured.graph, specs))
             run.texts["optimizers"] = print_graph(graph)
         with run.step("simplify"):
-            graph = verify(simplify(graph))
+            graph = run.checked("simplify", graph, simplify(graph))
             run.texts["simplify"] = print_graph(graph)
-        with run.step(
-            "layout"
-        ):  # after simplify: it looks for products of plainly transposed weights
-            graph = verify(store_weights_packed(graph))
+        with run.step("layout"):  # it looks for products of plainly transposed weights
+            graph = run.checked("layout", graph, store_weights_packed(graph))
             run.texts["layout"] = print_graph(graph)
         with run.step("mapping"):  # from here on every value has a place
             program = map_graph(graph)

@@ -14,12 +14,10 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from batucada.capture.dtypes import dtype_of, torch_dtype
 from batucada.capture.naming import input_name, model_name, symbol_name
 from batucada.capture.recorder import Recorder, type_of, user_line
 from batucada.errors import CaptureError, InputError
 from batucada.ir.graph import Graph, Node, Output, graph_of, input_node
-from batucada.ir.types import Type
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,11 +242,3 @@ def _loss_outputs(
         return set(given)
     scalars = {i for i in starts if results[i].numel() == 1 and results[i].dim() == 0}
     return scalars or {starts[0]}
-
-
-def output_type(spec: OutputSpec) -> Type:
-    return Type(dtype_of(spec.dtype), spec.shape)
-
-
-def empty_like_output(spec: OutputSpec) -> torch.Tensor:
-    return torch.empty(spec.shape, dtype=torch_dtype(dtype_of(spec.dtype)))

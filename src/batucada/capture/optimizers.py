@@ -7,7 +7,7 @@ state.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -284,11 +284,3 @@ class _Writer:
 def _sum_of_squares(x: Node) -> Node:
     x = cast(x, "f32")
     return reduce("sum", make("mul", x, x), None, keepdim=False)
-
-
-def optimizer_symbols(specs: Sequence[OptimizerSpec]) -> Iterator[tuple[str, OptimizerSpec, str]]:
-    """(parameter, optimizer, state symbol) of everything the optimizers remember."""
-    for spec in specs:
-        for parameter, states in spec.state.items():
-            for symbol in states.values():
-                yield parameter, spec, symbol

@@ -159,11 +159,11 @@ class Emitter:
                 return block
         raise VerifyError(f"{self.stage.name}: no loop over {missing}")
 
-    def _in_memory(self, node: Node) -> bool:
+    def in_memory(self, node: Node) -> bool:
         return node in self.program.places and node not in self.inside
 
     def _compute(self, node: Node, at: Position, lanes: int) -> Expr:
-        found = memory_index(node, at, self._in_memory)
+        found = memory_index(node, at, self.in_memory)
         if found is not None:
             return self.load(self.program.places[found[0]], found[1], lanes)
         if node.op == "constant":
@@ -230,7 +230,7 @@ class Emitter:
             return None
 
         def product(arg: Node) -> bool:
-            return arg.op == "mul" and not self._in_memory(arg)
+            return arg.op == "mul" and not self.in_memory(arg)
 
         x, y = node.args
         if product(y):

@@ -82,7 +82,7 @@ def _walks(emitter: Emitter) -> Iterator[dict[int, int]]:
         if (node, at) in seen:
             continue
         seen.add((node, at))
-        found = memory_index(node, at, emitter._in_memory)
+        found = memory_index(node, at, emitter.in_memory)
         if found is not None or node.op == "iota":
             yield _factors(at[0] if found is None else found[1])
         else:
@@ -124,9 +124,7 @@ class Nest:
 
         def depth(node: Node) -> int:
             if node not in known:
-                below = (
-                    0 if self.emitter._in_memory(node) else max(map(depth, node.args), default=0)
-                )
+                below = 0 if self.emitter.in_memory(node) else max(map(depth, node.args), default=0)
                 known[node] = below + (
                     node in self.emitter.inside and OPS[node.op].kind == "reduce"
                 )
@@ -207,7 +205,6 @@ class _Pass:
         self.reduces = reduces
         self.stores = stores
         self.lanes = lanes  # of the kept dimension; 1 where the vector runs along the reduced one
-        self.along = nest.at  # set per point
         self.sums: dict[tuple[Node, int, int], Register] = {}
 
     def write(self) -> None:

@@ -28,7 +28,7 @@ _FLOAT_ORDERS = {"eq": "oeq", "ne": "une", "lt": "olt", "le": "ole", "gt": "ogt"
 
 
 def apply(b: Builder, op: str, args: list[Value]) -> Value:
-    """The result of `op`, one of SCALAR_OPS but `cast`; all arguments have the same number of
+    """The result of `op`, an elementwise one but `cast`; all arguments have the same number of
     lanes.
     """
     first = args[0].dtype

@@ -16,7 +16,7 @@
             | register
             | buffer[index, lanes]                             # load `lanes` consecutive elements
             | index(affine)                                    # the value of an index, an i64
-            | op(expr, ...)                                    # elementwise, see SCALAR_OPS; one
+            | op(expr, ...)                                    # elementwise, see the tables; one
             scalar
                                                                # argument is spread over the others'
                                                                lanes
@@ -98,7 +98,7 @@ class IndexValue:
 
 @dataclass(frozen=True, slots=True)
 class Apply:
-    """An elementwise operation of SCALAR_OPS, or one of the lane operations of the grammar.
+    """An elementwise operation of the tables below, or one of the lane operations of the grammar.
 
     `dtype` and `lanes` are those of the result; `arg` is the constant argument of `lane_of`.
     """
@@ -203,4 +203,3 @@ TERNARY_OPS = frozenset({"where", "fma"})
 """where(bool, x, y); fma(a, b, c) = a * b + c, rounded once."""
 
 REDUCE_OPS = frozenset({"reduce_add", "reduce_max", "reduce_min", "reduce_mul"})
-SCALAR_OPS = UNARY_OPS | BINARY_OPS | COMPARE_OPS | TERNARY_OPS | {"cast"}

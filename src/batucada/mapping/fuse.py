@@ -131,13 +131,13 @@ class Fusion:
             group = self._new_group(node)
         group.nodes.append(node)
         self.group_of[node] = group
-        group.leaves |= self._leaves_below(node)
-        for leaf in self._leaves_below(node):
+        group.leaves |= self.leaves_below(node)
+        for leaf in self.leaves_below(node):
             source = self.group_of.get(leaf)
             if source is not None and source is not group:
                 group.after.add(source)
 
-    def _leaves_below(self, node: Node) -> set[Node]:
+    def leaves_below(self, node: Node) -> set[Node]:
         found: set[Node] = set()
         for arg in node.args:
             found |= {arg} if arg in self.group_of or arg.op == "input" else self.leaves(arg)
@@ -151,9 +151,7 @@ class Fusion:
         return group
 
     def _group_to_join(self, node: Node) -> Group | None:
-        sources = {
-            self.group_of[leaf] for leaf in self._leaves_below(node) if leaf in self.group_of
-        }
+        sources = {self.group_of[leaf] for leaf in self.leaves_below(node) if leaf in self.group_of}
         near = [g for g in reversed(self.groups) if g in sources]
         alike = [g for g in self._recent(node) if g not in sources and g.contract is None]
         near.sort(key=lambda g: g.contract is None)  # an epilogue first
@@ -170,7 +168,7 @@ class Fusion:
         recent = self.groups[: -_NEIGHBOURS - 1 : -1]
         if node.section != "OPT":
             return recent
-        read = {leaf for leaf in self._leaves_below(node) if nontrivial(leaf.type.shape)}
+        read = {leaf for leaf in self.leaves_below(node) if nontrivial(leaf.type.shape)}
         return [group for group in recent if group.leaves & read]
 
     def _may_join(self, node: Node, group: Group, sources: set[Group]) -> bool:

@@ -90,7 +90,7 @@ class _Builder:
         for node in group.nodes:
             found |= {
                 leaf
-                for leaf in self.fusion._leaves_below(node)
+                for leaf in self.fusion.leaves_below(node)
                 if self.fusion.group_of.get(leaf) is not group
             }
         return found
@@ -212,7 +212,7 @@ class _Builder:
     def _stage_reads(self, stage: Stage) -> set[str]:
         """Buffers that a stage reads."""
         inside = set(stage.nodes)
-        leaves = {leaf for node in stage.nodes for leaf in self.fusion._leaves_below(node)} - inside
+        leaves = {leaf for node in stage.nodes for leaf in self.fusion.leaves_below(node)} - inside
         return {self.places[leaf] for leaf in leaves if leaf in self.places}
 
     def _plan_arena(

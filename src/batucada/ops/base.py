@@ -8,7 +8,6 @@ function marked `@translates`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -132,7 +131,3 @@ def normal_dims(dims: Sequence[int] | int | None, rank: int) -> tuple[int, ...]:
     if not dims:
         return tuple(range(rank))
     return tuple(sorted({normal_dim(dim, rank) for dim in dims})) if rank else ()
-
-
-def float_erf(x: np.ndarray) -> np.ndarray:
-    return np.vectorize(math.erf, otypes=[np.float64])(x).astype(x.dtype) if x.size else x

@@ -9,7 +9,10 @@ from collections.abc import Mapping
 import numpy as np
 
 from batucada.ir.graph import Graph, Node
+from batucada.ir.verify import VerifyError
 from batucada.ops import OPS
+
+_TOLERANCE = 1e-4  # relative to the largest element: steps may reorder sums
 
 
 def evaluate(graph: Graph, values: Mapping[str, np.ndarray]) -> dict[tuple[str, str], np.ndarray]:
@@ -22,3 +25,44 @@ def evaluate(graph: Graph, values: Mapping[str, np.ndarray]) -> dict[tuple[str, 
             args = [known[arg] for arg in node.args]
             known[node] = np.asarray(OPS[node.op].ref(*args, **dict(node.attrs)))
     return {(out.role, out.name): known[out.node] for out in graph.outputs}
+
+
+def check_step(name: str, before: Graph, after: Graph) -> None:
+    """VerifyError unless both graphs give the same on random inputs; `name` is the step between."""
+    values = _random_inputs(before)
+    expected = evaluate(before, _stored(before, values))
+    found = evaluate(after, _stored(after, values))
+    for (role, symbol), value in expected.items():
+        other = found.get((role, symbol))
+        if other is None:
+            raise VerifyError(f"{name}: the {role} {symbol} is gone")
+        turned = role != "output" and _is_turned(before, symbol) != _is_turned(after, symbol)
+        other = other.T if turned else other
+        size = np.nanmax(np.abs(value), initial=1e-30, where=np.isfinite(value))
+        if not np.allclose(value, other, rtol=0, atol=_TOLERANCE * size, equal_nan=True):
+            raise VerifyError(f"{name}: the {role} {symbol} is another; see the dumps around it")
+
+
+def _random_inputs(graph: Graph) -> dict[str, np.ndarray]:
+    """Small numbers, and integers that pass every range check; states are not negative."""
+    random = np.random.default_rng(0)
+    bounds = [node.integer("size") for node in graph.nodes if node.op == "check_index"]
+    values: dict[str, np.ndarray] = {}
+    for node in graph.inputs:
+        shape = node.type.shape[::-1] if _is_turned(graph, node.name) else node.type.shape
+        if not node.type.is_float:
+            values[node.name] = random.integers(0, min(bounds, default=2), shape)
+            continue
+        value = 0.1 * random.standard_normal(shape)
+        kind = np.float64 if node.type.dtype == "f64" else np.float32
+        values[node.name] = (np.abs(value) if node.role == "state" else value).astype(kind)
+    return values
+
+
+def _stored(graph: Graph, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: v.T if _is_turned(graph, name) else v for name, v in values.items()}
+
+
+def _is_turned(graph: Graph, symbol: str) -> bool:
+    """Whether the graph stores this input transposed."""
+    return any(n.name == symbol and "storage" in dict(n.attrs) for n in graph.inputs)
