@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
 from hypothesis import HealthCheck, settings
 
 settings.register_profile(
@@ -12,3 +15,16 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 settings.load_profile("batucada")
+
+WHOLE_PROGRAMS = (
+    "apps/", "robustness/", "pef/test_read_write", "ops/test_against_eager", "codegen/test_scalar",
+    "runtime/test_random_", "runtime/test_loop",
+)  # fmt: skip
+"""Tests that compile many programs or start processes: `make check` leaves them to `make test`."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    folder = Path(__file__).parent
+    for item in items:
+        if item.path.relative_to(folder).as_posix().startswith(WHOLE_PROGRAMS):
+            item.add_marker(pytest.mark.slow)
