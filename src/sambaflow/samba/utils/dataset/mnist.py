@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.error import URLError
 
 import torch
-from torch.utils.data import TensorDataset
+from torch.utils.data import RandomSampler, TensorDataset
 
 from batucada.errors import DataError, OptionError, OutputError
 from sambaflow.logging import samba_logger
@@ -87,21 +87,44 @@ def _check(data: MNIST) -> None:
         raise DataError(f"the MNIST files in {data.raw_folder} are damaged: {problem}")
 
 
-def batches(
-    data: TensorDataset, batch_size: int, *, shuffle: bool
-) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """The images and labels of an epoch, cut into whole batches; a smaller last one is left out.
+class Batches:
+    """The images and labels of an epoch in whole batches; a smaller last one is left out.
 
-    OptionError when not even one is whole.
+    A batch of one is a view, a larger one a gathered copy: nothing is copied ahead, and a step
+    costs less than with a DataLoader.  OptionError when not even one batch is whole.
     """
-    images, labels = data.tensors
-    whole = len(labels) - len(labels) % batch_size
-    if not whole:
-        raise OptionError(f"--batch-size {batch_size} is more than the {len(labels)} images")
-    # One gather an epoch and then views of it: a DataLoader costs more a step than the step.
-    order = torch.randperm(len(labels))[:whole] if shuffle else torch.arange(whole)
-    pairs = zip(images[order].split(batch_size), labels[order].split(batch_size), strict=True)
-    return list(pairs)
+
+    def __init__(self, data: TensorDataset, batch_size: int, shuffle: bool) -> None:
+        self.images, self.labels = data.tensors
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        if len(self) == 0:
+            count = len(self.labels)
+            raise OptionError(f"--batch-size {batch_size} is more than the {count} images")
+
+    def __len__(self) -> int:
+        return len(self.labels) // self.batch_size
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        order = self._order()[: len(self) * self.batch_size]
+        if self.batch_size == 1:
+            for i in order.tolist():
+                yield self.images[i : i + 1], self.labels[i : i + 1]
+            return
+        for chosen in order.split(self.batch_size):
+            yield self.images[chosen], self.labels[chosen]
+
+    def _order(self) -> torch.Tensor:
+        """The order in which a DataLoader would take them with the same seed."""
+        if not self.shuffle:
+            return torch.arange(len(self.labels))
+        torch.empty((), dtype=torch.int64).random_()  # it draws its workers' seed first
+        return torch.tensor(list(RandomSampler(range(len(self.labels)))))
+
+
+def batches(data: TensorDataset, batch_size: int, *, shuffle: bool) -> Batches:
+    """The batches of an epoch, in a new order each time they are gone through if `shuffle`."""
+    return Batches(data, batch_size, shuffle)
 
 
 def _open(folder: Path, train: bool, sample: Path | None) -> MNIST:
