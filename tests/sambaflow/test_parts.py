@@ -149,12 +149,28 @@ def test_damaged_mnist_is_named(tmp_path: Path) -> None:
 def test_batches_are_whole_and_hold_every_image_once() -> None:
     data = torch.utils.data.TensorDataset(torch.arange(10.0)[:, None], torch.arange(10))
     for shuffle in (False, True):
-        made = mnist.batches(data, 3, shuffle=shuffle)
+        made = list(mnist.batches(data, 3, shuffle=shuffle))
         assert [len(images) for images, _ in made] == [3, 3, 3]
         labels = torch.cat([labels for _, labels in made])
         assert torch.equal(torch.cat([images for images, _ in made])[:, 0], labels.float())
         assert len(labels.unique()) == 9
-    assert mnist.batches(data, 10, shuffle=False)[0][1].tolist() == list(range(10))
+    [(_, all_labels)] = mnist.batches(data, 10, shuffle=False)
+    assert all_labels.tolist() == list(range(10))
+
+
+def test_batches_come_in_the_order_of_a_dataloader() -> None:
+    data = torch.utils.data.TensorDataset(torch.arange(7.0)[:, None], torch.arange(7))
+    for batch_size in (1, 2):
+        torch.manual_seed(3)
+        loader = torch.utils.data.DataLoader(data, batch_size, shuffle=True, drop_last=True)
+        expected = [labels.tolist() for _, labels in loader]
+        torch.manual_seed(3)
+        ours = mnist.batches(data, batch_size, shuffle=True)
+        assert [labels.tolist() for _, labels in ours] == expected
+
+
+def test_a_batch_larger_than_the_data_is_refused() -> None:
+    data = torch.utils.data.TensorDataset(torch.arange(10.0)[:, None], torch.arange(10))
     with pytest.raises(OptionError, match="--batch-size 11 is more than the 10 images"):
         mnist.batches(data, 11, shuffle=False)
 
