@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from batucada import load
 from batucada.errors import PefError, PefMismatchError
 from tests.apps import ROOT, load_program
 
@@ -39,6 +40,20 @@ def data_folder(tmp_path: Path) -> str:
 @pytest.fixture(params=[FFN, LOGREG], ids=["ffn", "logreg"])
 def main(request: pytest.FixtureRequest):
     return load_program(request.param).main
+
+
+@pytest.mark.parametrize("batch_size", ["1", "7", "16"])
+def test_every_address_is_within_its_buffer(
+    main, batch_size: str, data_folder: str, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The checked build of each example, every command of it."""
+    monkeypatch.setenv("BATUCADA_CHECKED", "1")
+    main(["compile", "--pef-name=app", "-b", batch_size])
+    assert load(PEF).manifest.report["checked"]
+    main(["test", "--pef", PEF, "-b", batch_size])
+    main(["run", "--pef", PEF, "-b", batch_size, "--data-folder", data_folder])
+    main(["measure-performance", "--pef", PEF, "-b", batch_size, "-n", "5"])
+    assert "measured over 5 iterations" in capsys.readouterr().out
 
 
 def test_compile_test_run_measure(main, data_folder: str, capsys) -> None:
