@@ -152,3 +152,18 @@ def test_sections_are_kept_apart() -> None:
     for section, stages in program.sections.items():
         assert all(stage.section == section for stage in stages)
     assert [len(program.sections[s]) for s in ("FWD", "BCKWD", "OPT")] == [1, 1, 1]
+
+
+def test_an_update_that_reads_other_elements_of_its_gradient_is_not_fused() -> None:
+    program = mapped("""
+def turned(x: 'f32[4,4] input', w: 'f32[4,4] parameter', lr: 'f32[] hyper'):
+    v0 = matmul(x, w)  # f32[4,4] FWD
+    v1 = matmul(x, v0)  # f32[4,4] BCKWD
+    v2 = permute(v1, dims=(1, 0))  # f32[4,4] OPT
+    v3 = mul(lr, v2)  # f32[4,4] OPT
+    v4 = sub(w, v3)  # f32[4,4] OPT
+    output('y', v0)
+    gradient('w', v1)
+    update('w', v4)
+""")
+    assert [stage.name.endswith("_update") for stage in program.fused] == [False, False]

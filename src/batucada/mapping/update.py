@@ -7,7 +7,8 @@ from __future__ import annotations
 from collections.abc import Callable, Container
 from dataclasses import dataclass, replace
 
-from batucada.ir.graph import Section
+from batucada.ir.access import VIEWS, Position, broadcast_index, through_view
+from batucada.ir.graph import Node, Section
 from batucada.mapping.program import Stage, canonical
 from batucada.ops import OPS
 
@@ -83,10 +84,30 @@ class _Fusion:
             return False  # the gradient could not be computed again after the update
         if any(OPS[node.op].kind == "index" for node in (*maker.nodes, *update.nodes)):
             return False
-        return all(
-            canonical(root.node.type.shape, maker.extents, maker.reduced) is not None
-            for root in (*maker.roots, *update.roots)
-        )
+        return _meet_point_by_point(maker, update)
+
+
+def _meet_point_by_point(maker: Stage, update: Stage) -> bool:
+    """The update of an element reads the gradient of that element, and of no other."""
+
+    def point(node: Node) -> Position | None:
+        return canonical(node.type.shape, maker.extents, maker.reduced)
+
+    gradients = {root.node for root in maker.roots}
+    todo = [(root.node, point(root.node)) for root in update.roots]
+    seen: set[tuple[Node, Position | None]] = set()
+    while todo:
+        node, at = todo.pop()
+        if at is None or (node in gradients and at != point(node)):
+            return False
+        if node in gradients or (node, at) in seen:
+            continue
+        seen.add((node, at))
+        if node.op in VIEWS:
+            todo.append((node.args[0], through_view(node, at)))
+        elif node.op != "input" and OPS[node.op].kind == "map":
+            todo += [(arg, broadcast_index(arg.type.shape, at)) for arg in node.args]
+    return True
 
 
 def _writes(stage: Stage) -> set[str]:
