@@ -15,8 +15,10 @@ from batucada.ir.text import graph_hash
 from batucada.mapping import Program, Stage
 from batucada.pef import (
     EntryRecord,
+    HostRecord,
     Manifest,
     OptimizerRecord,
+    PlaceRecord,
     ProducerRecord,
     SectionRecord,
     SlotRecord,
@@ -60,11 +62,13 @@ def pack(
             if found
         ),
         entries={
-            e.name: EntryRecord(e.name, tuple(s.name for s in e.stages)) for e in kernels.entries
+            e.name: EntryRecord(tuple(name for name, _ in e.parts), tuple(s.name for s in e.stages))
+            for e in kernels.entries
         },
         slots=_slots(program),
         target=TargetRecord(target.triple, target.level, target.vector_bytes),
         hyperparameters=hyper,
+        host={s.name: _host_record(s, program) for s in stages.values() if s.on_host},
         optimizers=tuple(_optimizer_record(spec) for spec in specs),
         metadata=dict(metadata),
         arguments=dict(arguments),
@@ -169,6 +173,25 @@ def _stage_record(stage: Stage, program: Program) -> StageRecord:
         parallel=stage.parallel,
         sources=stage.sources,
     )
+
+
+def _host_record(stage: Stage, program: Program) -> HostRecord:
+    call = stage.nodes[0]
+    return HostRecord(
+        target=str(call.attr("target")),
+        form=str(call.attr("form")),
+        args=tuple(_place(arg, program.places[arg], program) for arg in call.args),
+        results={
+            str(root.node.integer("result")): _place(root.node, root.buffer, program)
+            for root in stage.roots
+        },
+        source=call.src,
+    )
+
+
+def _place(node: Node, name: str, program: Program) -> PlaceRecord:
+    buffer = program.buffers[name]
+    return PlaceRecord(node.type.dtype, node.type.shape, buffer.slot, buffer.offset)
 
 
 def _read(stage: Stage, program: Program) -> set[Node]:

@@ -6,6 +6,7 @@
     ├── OptionError          an argument, a knob or an environment variable makes no sense
     ├── InputError           what a run was given: a name, shape or dtype; missing, or given twice
     │   └── IndexRangeError      ... a class label or an index is out of range
+    ├── HostStageError       an operator that PyTorch runs fails at run time
     ├── PefError             a PEF is missing, damaged, no PEF, too new, or for another target
     │   └── PefMismatchError     ... or was compiled from another model, batch size or dtype
     ├── OutputError          a result cannot be written: folder not writable, disk full
@@ -41,6 +42,10 @@ class InputError(BatucadaError):
 
 class IndexRangeError(InputError):
     """A class label or an index in an input is outside the range that the program can address."""
+
+
+class HostStageError(BatucadaError):
+    """An operator that PyTorch runs on the program's memory fails."""
 
 
 class PefError(BatucadaError):

@@ -62,7 +62,7 @@ def sample_manifest() -> Manifest:
         ),
         stages=(stage,),
         sections=(SectionRecord("FWD", ("s0",)),),
-        entries={"run": EntryRecord("batucada_run", ("s0",))},
+        entries={"run": EntryRecord(("batucada_run",), ("s0",))},
         slots=(SlotRecord("arena", 192), SlotRecord("pool", 0), SlotRecord("x", 24)),
         target=TargetRecord("x86_64-unknown-linux-gnu", "x86-64-v3", 32),
         hyperparameters={"lr": 0.01, "max_grad_norm": float("inf")},

@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from batucada.capture.dtypes import dtype_of, torch_dtype
+from batucada.capture.hosting import can_run_on_host, host_nodes
 from batucada.capture.naming import symbol_name
 from batucada.errors import CaptureError, UnsupportedOpError
 from batucada.ir.graph import Node, Section, input_node
@@ -206,9 +207,14 @@ class Recorder(TorchDispatchMode):
             if func._can_decompose():
                 with self:
                     return func.decompose(*args, **kwargs)
+        if translation is None and mutable:
+            return self._change_by_functional(func, args, kwargs, where)
         if translation is None:
-            return self._report(func, args, kwargs, where)
-        nodes = self._translate(func, translation, args, kwargs, where)
+            return self._call_host(func, args, kwargs, where)
+        try:
+            nodes = self._translate(func, translation, args, kwargs, where)
+        except TypeRuleError as error:
+            return self._call_host(func, args, kwargs, where, str(error))
         if torch.Tag.inplace_view in func.tags:  # squeeze_ and its like: the shape changes, too
             self._run(func, args, kwargs)
         if mutable:
@@ -222,11 +228,40 @@ class Recorder(TorchDispatchMode):
         """PyTorch's own result, without data."""
         return func(*tree_map(_without_data, args), **tree_map(_without_data, kwargs))
 
-    def _report(self, func: Any, args: Any, kwargs: dict[str, Any], where: str) -> Any:
-        """Go on behind an operator that has no translation, so that all of them are reported at
+    def _change_by_functional(
+        self, func: Any, args: Any, kwargs: dict[str, Any], where: str
+    ) -> Any:
+        """An operator that changes its first argument, by the one that returns a new tensor."""
+        namespace, base, overload = _functional(str(func)).split(".")
+        packet = getattr(getattr(torch.ops, namespace), base, None)
+        if packet is None or overload not in packet.overloads():
+            return self._report(func, args, kwargs, where)
+        with self:
+            result = getattr(packet, overload)(*args, **kwargs)
+        self._change(args[0], self.node_of(result), where)
+        return args[0]
+
+    def _call_host(
+        self, func: Any, args: Any, kwargs: dict[str, Any], where: str, why: str = ""
+    ) -> Any:
+        """An operator without a kernel, or with none for these arguments: PyTorch will run it."""
+        if not can_run_on_host(func):
+            return self._report(func, args, kwargs, where, why)
+        out = self._run(func, args, kwargs)
+        with origin(where, self.section):
+            found = host_nodes(func, args, kwargs, out, self.node_of)
+        for tensor, node in found:
+            self.bind(tensor, node)
+        self._name_results(str(func), [tensor for tensor, _ in found])
+        return out
+
+    def _report(
+        self, func: Any, args: Any, kwargs: dict[str, Any], where: str, why: str = ""
+    ) -> Any:
+        """Go on behind an operator that cannot be compiled, so that all of them are reported at
         once.
         """
-        self._unsupported[f"{func} at {where}"] = None
+        self._unsupported[f"{func} at {where}{why and ': '}{why}"] = None
         out = self._run(func, args, kwargs)
         for tensor in tree_leaves(out):
             if isinstance(tensor, torch.Tensor):
@@ -242,28 +277,28 @@ class Recorder(TorchDispatchMode):
         drop = {"layout", "device", "pin_memory", "memory_format", "non_blocking"}
         options = {k: plain(v) for k, v in kwargs.items() if k not in drop}
         with origin(where, self.section):
-            try:
-                return translation(*tree_map(plain, args), **options)
-            except TypeRuleError as error:
-                self._run(
-                    func, args, kwargs
-                )  # PyTorch's error, where it would not take these either
-                raise UnsupportedOpError(f"{where}: {func}: {error}") from None
+            return translation(*tree_map(plain, args), **options)
 
     def _bind_results(self, name: str, out: Any, nodes: Any) -> None:
         tensors = [t for t in tree_leaves(out) if isinstance(t, torch.Tensor)]
         results = [n for n in tree_leaves(nodes) if isinstance(n, Node)]
-        for index, (tensor, node) in enumerate(zip(tensors, results, strict=True)):
+        for tensor, node in zip(tensors, results, strict=True):
             if node.type != type_of(tensor):
                 raise CaptureError(
                     f"{node.src}: {name} gives {type_of(tensor)} in PyTorch"
                     f" and {node.type} in the compiler"
                 )
             self.bind(tensor, node)
-            if self._modules:
-                base = self._modules[-1]
-                op = "" if len(self._modules) > 1 else "__" + name.split(".")[1]
-                self.produced_by[id(tensor)] = f"{base}{op}__outputs__{index}"
+        self._name_results(name, tensors)
+
+    def _name_results(self, name: str, tensors: list[torch.Tensor]) -> None:
+        """What the vendor's compiler calls an output that this operator makes."""
+        if not self._modules:
+            return
+        base = self._modules[-1]
+        op = "" if len(self._modules) > 1 else "__" + name.split(".")[1]
+        for index, tensor in enumerate(tensors):
+            self.produced_by[id(tensor)] = f"{base}{op}__outputs__{index}"
 
     def _change(self, tensor: torch.Tensor, node: Node, where: str) -> None:
         """`tensor` was changed in place: exact aliases follow it, other views of its memory

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import groupby
 
 from batucada.codegen.llvm import ModuleIR, emit_module
 from batucada.codegen.lower import Lowered, check_codes, lower_stage
@@ -18,10 +19,27 @@ ENTRY_OF_SECTION = {"FWD": "fwd", "BCKWD": "bckwd", "GRADNORM": "gradnorm", "OPT
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A way into the native code: a function `i32 name(ptr table)` and the stages it runs."""
+    """A way into the program: the stages it runs.  Native ones in a row are one function
+    `i32 name(ptr table)`; where PyTorch runs a stage between them there are several."""
 
     name: str
     stages: tuple[Stage, ...]
+
+    @property
+    def parts(self) -> tuple[tuple[str, tuple[Stage, ...]], ...]:
+        """(function, its stages) or (name of a host stage, that stage), in order."""
+        runs = [tuple(run) for _, run in groupby(self.stages, lambda stage: stage.on_host)]
+        found: list[tuple[str, tuple[Stage, ...]]] = []
+        for number, run in enumerate(runs):
+            if run[0].on_host:
+                found += [(stage.name, (stage,)) for stage in run]
+            else:
+                found.append((self.name if len(runs) == 1 else f"{self.name}_{number}", run))
+        return tuple(found)
+
+    @property
+    def on_host(self) -> bool:
+        return any(stage.on_host for stage in self.stages)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +59,7 @@ class Kernels:
 def lower_program(program: Program) -> Kernels:
     codes = check_codes(program)
     entries = _entries(program)
-    stages = {stage.name: stage for entry in entries for stage in entry.stages}
+    stages = {s.name: s for entry in entries for s in entry.stages if not s.on_host}
     lowered = {name: tuple(lower_stage(program, stage, codes)) for name, stage in stages.items()}
     sweep = lower_sweep(program, program.sweep, codes) if program.sweep is not None else None
     return Kernels(lowered, entries, sweep)
@@ -65,9 +83,10 @@ def link(program: Program, kernels: Kernels, target: Target, checked: bool = Fal
     """The module: all kernels, a function for each entry, and `loop` for many steps in one call."""
     schedules: list[Schedule | Loop] = []
     for entry in kernels.entries:
-        calls = tuple(_calls(program, kernels, entry.stages))
-        schedules.append(Schedule(entry.name, calls))
-        if entry.name == "step":
+        for name, stages in entry.parts:
+            if not stages[0].on_host:
+                schedules.append(Schedule(name, tuple(_calls(program, kernels, stages))))
+        if entry.name == "step" and not entry.on_host:
             schedules.append(_loop(program, kernels, entry))
     return emit_module(kernels.all, target, schedules, checked)
 

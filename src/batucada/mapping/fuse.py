@@ -15,7 +15,8 @@ from batucada.ir.graph import Graph, Node, Section
 from batucada.ir.loops import Index
 from batucada.mapping.program import canonical
 from batucada.mapping.tiling import needs_packing
-from batucada.ops import OPS
+from batucada.ops import OPS, STANDALONE
+from batucada.ops.host import call_key
 
 _INLINE_FLOPS = (
     6  # above this a value is computed once and stored rather than recomputed by each reader
@@ -62,6 +63,7 @@ class Fusion:
         self.groups: list[Group] = []
         self.group_of: dict[Node, Group] = {}
         self.users = graph.users()
+        self._calls: dict[tuple[object, ...], Group] = {}  # a call of PyTorch -> its results' group
         self._must_store()
         for node in graph.nodes:
             if self._needs_group(node):
@@ -81,12 +83,14 @@ class Fusion:
                 self.stored.add(b if needs_packing(node) else _storage_root(b))
             elif OPS[node.op].kind == "index":
                 self.stored.update(_storage_root(arg) for arg in node.args)
+            elif OPS[node.op].kind == "host":
+                self.stored.update(arg for arg in node.args if arg.op != "input")
             elif node.op == "reshape" and not _affine(node):
                 self.stored.add(node.args[0])
 
     def _needs_group(self, node: Node) -> bool:
         kind = OPS[node.op].kind
-        if kind in ("reduce", "contract", "index") or node in self.stored:
+        if kind == "reduce" or kind in STANDALONE or node in self.stored:
             return True
         return kind == "map" and not self._inline(node)
 
@@ -125,8 +129,10 @@ class Fusion:
 
     def _place(self, node: Node) -> None:
         kind = OPS[node.op].kind
-        alone = kind in ("contract", "index") or node.op == "check_index"
+        alone = kind in STANDALONE or node.op == "check_index"
         group = None if alone else self._group_to_join(node)
+        if kind == "host":
+            group = self._calls.get(call_key(node))
         if group is None:
             group = self._new_group(node)
         group.nodes.append(node)
@@ -147,6 +153,8 @@ class Fusion:
         extents, reduced = domain(node)
         group = Group(extents, reduced, node.section)
         group.contract = node if OPS[node.op].kind == "contract" else None
+        if OPS[node.op].kind == "host":
+            self._calls[call_key(node)] = group
         self.groups.append(group)
         return group
 
@@ -172,7 +180,7 @@ class Fusion:
         return [group for group in recent if group.leaves & read]
 
     def _may_join(self, node: Node, group: Group, sources: set[Group]) -> bool:
-        if any(OPS[n.op].kind == "index" or n.op == "check_index" for n in group.nodes):
+        if any(OPS[n.op].kind in ("index", "host") or n.op == "check_index" for n in group.nodes):
             return False
         extents, reduced = domain(node)
         if OPS[node.op].kind == "reduce":

@@ -12,7 +12,7 @@ from batucada.ir.loops import Index
 from batucada.ir.types import Type
 from batucada.ops import OPS
 
-Pattern = Literal["map", "reduce", "contract"]
+Pattern = Literal["map", "reduce", "contract", "host"]
 Space = Literal["arena", "memory", "input", "output"]
 
 
@@ -71,10 +71,19 @@ class Stage:
 
     @property
     def pattern(self) -> Pattern:
+        if self.on_host:
+            return "host"
         return "contract" if self.contract is not None else "reduce" if self.reduced else "map"
 
     @property
+    def on_host(self) -> bool:
+        """PyTorch runs it: its nodes are the results of one call."""
+        return OPS[self.nodes[0].op].kind == "host"
+
+    @property
     def flops(self) -> int:
+        if self.on_host:
+            return sum(node.integer("flops") for node in self.nodes)
         return sum(OPS[n.op].flops(n.type, *(a.type for a in n.args)) for n in self.nodes)
 
     @property

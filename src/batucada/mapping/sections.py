@@ -109,7 +109,9 @@ class _Builder:
             stages[section] = tuple(stage_of[g] for g in groups)
         fused = fuse_updates(stages, self.outputs, self._stage_reads)
         order = [s for section in SECTIONS for s in stages[section]] + list(fused.stages)
-        sweep = find_sweep(stages["FWD"], fused.stages, self.outputs)
+        every = [stage for found in stages.values() for stage in found]
+        native = not any(stage.on_host for stage in every)  # else there is no loop to sweep in
+        sweep = find_sweep(stages["FWD"], fused.stages, self.outputs) if native else None
         for name, following in sweep.following.items() if sweep is not None else ():
             self._slot_buffer(following, self.buffers[name].type, self.buffers[name].space)
         arena = self._plan_arena(order, fused.regrad, sweep)
@@ -187,7 +189,7 @@ class _Builder:
             scratch = f"{name}_sums"
             self.buffers[scratch] = Buffer(scratch, group.contract.type, "arena", 0)
             stage = replace(stage, scratch=scratch)
-        return replace(stage, parallel=stage.flops >= _PARALLEL_FLOPS)
+        return replace(stage, parallel=not stage.on_host and stage.flops >= _PARALLEL_FLOPS)
 
     def _place(self, node: Node) -> str:
         if node in self.places:

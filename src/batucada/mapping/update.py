@@ -82,7 +82,7 @@ class _Fusion:
             return False  # the rest of the backward pass waits for the gradient
         if self.reads(maker) & self.updated:
             return False  # the gradient could not be computed again after the update
-        if any(OPS[node.op].kind == "index" for node in (*maker.nodes, *update.nodes)):
+        if any(OPS[n.op].kind in ("index", "host") for n in (*maker.nodes, *update.nodes)):
             return False
         return _meet_point_by_point(maker, update)
 

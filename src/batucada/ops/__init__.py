@@ -6,6 +6,7 @@ from batucada.ops import contract as contract
 from batucada.ops import create as create
 from batucada.ops import elementwise as elementwise
 from batucada.ops import embedding as embedding
+from batucada.ops import host as host
 from batucada.ops import index as index
 from batucada.ops import loss as loss
 from batucada.ops import margin as margin
@@ -15,6 +16,7 @@ from batucada.ops import reduce as reduce
 from batucada.ops import view as view
 from batucada.ops.base import ATEN as ATEN
 from batucada.ops.base import OPS as OPS
+from batucada.ops.base import STANDALONE as STANDALONE
 from batucada.ops.base import Op as Op
 from batucada.ops.base import TypeRuleError as TypeRuleError
 from batucada.ops.base import like as like

@@ -18,7 +18,7 @@ import numpy as np
 from batucada.ir.graph import Attr, Node, Section
 from batucada.ir.types import DType, Shape, Type
 
-Kind = Literal["input", "map", "view", "create", "reduce", "contract", "index"]
+Kind = Literal["input", "map", "view", "create", "reduce", "contract", "index", "host"]
 Translation = Callable[..., Any]
 
 NUMPY: dict[DType, Any] = {
@@ -52,6 +52,10 @@ class Op:
 
 OPS: dict[str, Op] = {}
 ATEN: dict[str, Translation] = {}
+
+
+STANDALONE: frozenset[Kind] = frozenset({"contract", "index", "host"})
+"""Kinds whose operations start a stage of their own."""
 
 
 def define(op: Op) -> Op:

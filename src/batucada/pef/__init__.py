@@ -3,8 +3,10 @@
 from batucada.pef.manifest import (
     FORMAT_VERSION,
     EntryRecord,
+    HostRecord,
     Manifest,
     OptimizerRecord,
+    PlaceRecord,
     ProducerRecord,
     SectionRecord,
     SlotRecord,
@@ -18,9 +20,11 @@ from batucada.pef.write import write_pef
 __all__ = [
     "FORMAT_VERSION",
     "EntryRecord",
+    "HostRecord",
     "Manifest",
     "OptimizerRecord",
     "Pef",
+    "PlaceRecord",
     "ProducerRecord",
     "SectionRecord",
     "SlotRecord",

@@ -13,7 +13,7 @@ from batucada.errors import PefError
 from batucada.ir.types import ITEM_BYTES, DType
 from batucada.pef.typed_json import from_json, to_json
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Raised by one whenever a field is added, removed or means something else."""
 
 Role = Literal[
@@ -90,10 +90,38 @@ class SectionRecord:
 
 @dataclass(frozen=True)
 class EntryRecord:
-    """A way into the object code: the native function, and names of the stages that it runs."""
+    """A way into the program: names of its `stages`, and its `parts` in order, each a native
+    function or a host stage."""
 
-    function: str
+    parts: tuple[str, ...]
     stages: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PlaceRecord:
+    """A dense tensor in memory: `slot` of the address table and `offset` in bytes from there."""
+
+    dtype: DType
+    shape: tuple[int, ...]
+    slot: int
+    offset: int
+
+    @property
+    def bytes(self) -> int:
+        return math.prod(self.shape) * ITEM_BYTES[self.dtype]
+
+
+@dataclass(frozen=True)
+class HostRecord:
+    """A stage that PyTorch runs: the operator `target`, its arguments as `form` (see
+    `ops/host.py`) over the tensors `args`; `results` are places by number of the result.
+    """
+
+    target: str
+    form: str
+    args: tuple[PlaceRecord, ...]
+    results: dict[str, PlaceRecord]
+    source: str
 
 
 @dataclass(frozen=True)
@@ -119,7 +147,8 @@ class Manifest:
     """Everything the runtime and a reader know of a program; `members` is filled by `write_pef`.
 
     `stages` holds every stage once; sections and entries name them, and a stage that only a fused
-    entry runs is in no section.  `slots` is the address table.  `hyperparameters` holds the
+    entry runs is in no section.  `slots` is the address table.  `host` holds, by name, the stages
+    that PyTorch runs.  `hyperparameters` holds the
     compile-time value of each.  `report` is free JSON.
     """
 
@@ -134,6 +163,7 @@ class Manifest:
     slots: tuple[SlotRecord, ...]
     target: TargetRecord
     hyperparameters: dict[str, float] = field(default_factory=dict)
+    host: dict[str, HostRecord] = field(default_factory=dict)
     optimizers: tuple[OptimizerRecord, ...] = ()
     metadata: dict[str, str] = field(default_factory=dict)
     arguments: dict[str, str] = field(default_factory=dict)
@@ -205,6 +235,10 @@ def _check(manifest: Manifest) -> None:
         raise PefError("manifest.stages: two stages have the same name")
     for section in manifest.sections:
         _check_names(f"sections.{section.type}", section.stages, manifest.stage_by_name)
+    _check_names("host", tuple(manifest.host), manifest.stage_by_name)
+    for name, record in manifest.host.items():
+        for place in (*record.args, *record.results.values()):
+            _check_place(f"manifest.host: {name!r}", place, manifest)
     for name, entry in manifest.entries.items():
         _check_names(f"entries.{name}", entry.stages, manifest.stage_by_name)
     for optimizer in manifest.optimizers:
@@ -223,10 +257,14 @@ def _check_symbol(symbol: SymbolRecord, manifest: Manifest) -> None:
         raise PefError(f"{where} has the shape {symbol.shape}")
     if symbol.storage and sorted(symbol.storage) != list(range(len(symbol.shape))):
         raise PefError(f"{where}: storage {symbol.storage} does not permute shape {symbol.shape}")
-    if not 0 <= symbol.slot < len(manifest.slots) or symbol.offset < 0:
-        raise PefError(f"{where}: slot {symbol.slot}, offset {symbol.offset} is outside the table")
-    slot, end = manifest.slots[symbol.slot], symbol.offset + symbol.bytes
-    if end > slot.bytes:
-        raise PefError(f"{where} ends at byte {end} of slot {slot.name!r}, which has {slot.bytes}")
+    _check_place(where, symbol, manifest)
     if symbol.of and symbol.of not in manifest.symbol_by_name:
         raise PefError(f"{where} belongs to {symbol.of!r}, which is no symbol")
+
+
+def _check_place(where: str, place: SymbolRecord | PlaceRecord, manifest: Manifest) -> None:
+    if not 0 <= place.slot < len(manifest.slots) or place.offset < 0:
+        raise PefError(f"{where}: slot {place.slot}, offset {place.offset} is outside the table")
+    slot, end = manifest.slots[place.slot], place.offset + place.bytes
+    if end > slot.bytes:
+        raise PefError(f"{where} ends at byte {end} of slot {slot.name!r}, which has {slot.bytes}")

@@ -26,7 +26,7 @@ def summary(pef: Pef) -> str:
         ),
         *_fused(manifest),
         *(
-            f"entry {name} = {entry.function}: " + " ".join(entry.stages)
+            f"entry {name} = {' '.join(entry.parts)}: " + " ".join(entry.stages)
             for name, entry in manifest.entries.items()
         ),
         "members, bytes\n" + columns(sizes, right=(2,)),

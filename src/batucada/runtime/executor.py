@@ -5,7 +5,7 @@ released.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
@@ -13,6 +13,7 @@ from batucada.errors import InputError, PefError
 from batucada.ir.graph import identifier
 from batucada.pef import Pef, SymbolRecord
 from batucada.runtime.device import Device
+from batucada.runtime.host import HostStage
 from batucada.runtime.inputs import check_names, fitted, range_error, tracked
 from batucada.runtime.native import NativeModule, ThreadPool
 from batucada.runtime.results import Result, ResultMemory, torch_dtype
@@ -33,12 +34,13 @@ class Executor(Device):
         self.training = pef.manifest.training
         self._native = native
         self._address = ctypes.addressof(self._table)
-        entries = pef.manifest.entries
-        self._entries = {
-            n: native.function(e.function, ctypes.c_void_p) for n, e in entries.items()
+        self._host = {
+            name: HostStage(record, self._table) for name, record in pef.manifest.host.items()
         }
+        self._entries = {n: self._entry(e.parts) for n, e in pef.manifest.entries.items()}
         self._step = self._entries["step"]
-        self._loop = native.function("loop", ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
+        if not self._host:
+            self._loop = native.function("loop", ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
         self._inputs = {
             s.name: (s.slot, torch_dtype(s), torch.Size(s.shape), s)
             for s in pef.manifest.of_role("input")
@@ -55,6 +57,26 @@ class Executor(Device):
         self._gradients = "none"  # none, stored, recomputable from the last run's values, lost
         self._forward_done = False
         self._pool = self._start_pool(threads)
+
+    def _entry(self, parts: Sequence[str]) -> Callable[[int], int]:
+        """Native code, and the stages that PyTorch runs between its functions."""
+        steps: list[Callable[[int], int]] = [
+            self._host[part].run
+            if part in self._host
+            else self._native.function(part, ctypes.c_void_p)
+            for part in parts
+        ]
+        if len(steps) == 1:
+            return steps[0]
+
+        def run(table: int) -> int:
+            for step in steps:
+                code = step(table)
+                if code:
+                    return code
+            return 0
+
+        return run
 
     def _start_pool(self, threads: int) -> ThreadPool | None:
         if threads < 2 or not any(stage.parallel for stage in self.manifest.stages):
@@ -238,7 +260,7 @@ class Executor(Device):
 
     def _one_by_one(self) -> bool:
         """Whether steps cannot be made by the native loop."""
-        return self._momentum_on_host or self._default is not None
+        return self._momentum_on_host or self._default is not None or bool(self._host)
 
     def _call_loop(self, strides: Mapping[str, int], steps: int) -> int:
         """Every slot moves by its stride, in bytes, from step to step."""

@@ -1,0 +1,56 @@
+"""Operators without a kernel: PyTorch runs them on views of the program's memory.
+
+A call is written down as data: `target` is the operator's name with its overload, `form` its
+arguments as JSON, in which `{"tensor": i}` stands for the i-th argument of the node and
+`{"dtype": name}` for a dtype of PyTorch.  An operator with several results is several nodes of
+equal target, form and arguments that differ in `result`, the place among the results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from batucada.ir.graph import Attr, Node
+from batucada.ir.types import DType, Shape, Type
+from batucada.ops.base import Op, define, make
+
+Evaluator = Callable[..., np.ndarray]
+
+_evaluators: list[Evaluator] = []
+
+
+def set_evaluator(evaluate: Evaluator) -> None:
+    """`evaluate(arrays, target, form, result, dtype)` calls PyTorch, for the oracle."""
+    _evaluators[:] = [evaluate]
+
+
+def _infer(*_: Type, dtype: DType, shape: Shape, **__: Attr) -> Type:
+    return Type(dtype, tuple(shape))
+
+
+def _ref(
+    *arrays: np.ndarray, target: str, form: str, result: int, dtype: DType, **_: Any
+) -> np.ndarray:
+    if not _evaluators:
+        raise RuntimeError(f"{target} runs in PyTorch, which is not there")
+    return _evaluators[0](arrays, target, form, result, dtype)
+
+
+define(Op("host", "host", _infer, _ref))
+
+
+def host_call(
+    args: tuple[Node, ...], target: str, form: str, result: int, out: Type, flops: int
+) -> Node:
+    return make(
+        "host", *args,
+        target=target, form=form, result=result, dtype=out.dtype, shape=out.shape, flops=flops,
+    )  # fmt: skip
+
+
+def call_key(node: Node) -> tuple[Any, ...]:
+    """Equal for the results of one call."""
+    return node.attr("target"), node.attr("form"), node.args, node.section
