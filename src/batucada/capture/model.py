@@ -138,7 +138,7 @@ class _Session:
         node = input_node(name, type_of(value), role)
         self.inputs.append(node)
         self.sources[name] = value
-        self.recorder.bind(value, node)
+        self.recorder.own(value, node)
         return node
 
     def forward(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:

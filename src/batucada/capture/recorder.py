@@ -19,6 +19,7 @@ from torch._decomp import decomposition_table
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from batucada.capture.aliases import Aliases
 from batucada.capture.dtypes import dtype_of, torch_dtype
 from batucada.capture.hosting import can_run_on_host, host_nodes
 from batucada.capture.naming import symbol_name
@@ -26,6 +27,7 @@ from batucada.errors import CaptureError, UnsupportedOpError
 from batucada.ir.graph import Node, Section, input_node
 from batucada.ir.types import Type
 from batucada.ops import ATEN, TypeRuleError, origin
+from batucada.ops.create import full
 from batucada.ops.elementwise import cast
 
 _OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -79,11 +81,8 @@ class Recorder(TorchDispatchMode):
         self.produced_by: dict[
             int, str
         ] = {}  # id of a tensor -> name of the output symbol it would be
-        self._nodes: dict[int, Node] = {}
-        self._alive: list[torch.Tensor] = []  # an id stays unique while its tensor lives
-        self._shares: dict[int, list[torch.Tensor]] = {}  # storage -> tensors that view it
-        self._stale: dict[int, str] = {}
-        self._changed: dict[int, str] = {}
+        self._aliases = Aliases(self._again, self._standing_for)
+        self._changed: dict[int, str] = {}  # owner of memory -> where it was last changed
         self._forward_lines: dict[int, str] = {}  # autograd sequence number -> user's line
         self._unsupported: dict[str, None] = {}
         self._modules: list[str] = []
@@ -95,29 +94,28 @@ class Recorder(TorchDispatchMode):
         """
         return False
 
+    def own(self, tensor: torch.Tensor, node: Node) -> None:
+        self._aliases.own(tensor, node)
+
     def bind(self, tensor: torch.Tensor, node: Node) -> None:
-        if id(tensor) not in self._nodes:
-            self._alive.append(tensor)
-            self._shares.setdefault(tensor.untyped_storage()._cdata, []).append(tensor)
-        self._nodes[id(tensor)] = node
+        self._aliases.bind(tensor, node)
 
     def node_of(self, tensor: torch.Tensor) -> Node:
         """The node that computes `tensor`; a tensor with data that the model closes over is a
         constant.
         """
-        if id(tensor) in self._stale:
-            raise CaptureError(
-                f"{self._here()}: this tensor shares memory with one that was changed in place at"
-                f" {self._stale[id(tensor)]}; the graph cannot hold that."
-                " Use the operator without the underscore"
-            )
-        if id(tensor) not in self._nodes:
-            if tensor.device.type == "meta":
+        if tensor not in self._aliases:
+            if tensor.device.type == "meta" and tensor.numel():
                 raise CaptureError(f"{self._here()}: a tensor made outside the capture is used")
-            node = input_node(f"constant{len(self.constants)}", type_of(tensor), "constant")
-            self.constants[id(tensor)] = (node, tensor)
-            self.bind(tensor, node)
-        return self._nodes[id(tensor)]
+            self.bind(tensor, self._constant(tensor))
+        return self._aliases.node_of(tensor)
+
+    def _constant(self, tensor: torch.Tensor) -> Node:
+        if not tensor.numel():
+            return full(tuple(tensor.shape), 0, dtype_of(tensor.dtype))
+        node = input_node(f"constant{len(self.constants)}", type_of(tensor), "constant")
+        self.constants[id(tensor)] = (node, tensor)
+        return node
 
     def changed_at(self, tensor: torch.Tensor) -> str:
         return self._changed.get(id(tensor), "?")
@@ -196,32 +194,34 @@ class Recorder(TorchDispatchMode):
         return args, kwargs
 
     def _dispatch(self, func: Any, args: Any, kwargs: dict[str, Any], where: str) -> Any:
-        name = str(func)
         mutable = _changes_first_argument(func)
-        translation = ATEN.get(_functional(name) if mutable else name)
-        if translation is None and not mutable:
-            decompose = decomposition_table.get(func)
-            if decompose is not None:
-                with self:
-                    return decompose(*args, **kwargs)
-            if func._can_decompose():
-                with self:
-                    return func.decompose(*args, **kwargs)
-        if translation is None and mutable:
-            return self._change_by_functional(func, args, kwargs, where)
+        if func is torch.ops.aten.as_strided.default and args[0].device.type == "meta":
+            self.node_of(args[0])
+            args = (self._aliases.owner(args[0]), *args[1:])  # strides are of the memory
+        translation = ATEN.get(_functional(str(func)) if mutable else str(func))
+        if translation is None and not mutable and _decomposes(func):
+            with self:
+                return _decomposed(func, args, kwargs)
+        without_kernel = self._change_by_functional if mutable else self._call_host
         if translation is None:
-            return self._call_host(func, args, kwargs, where)
+            return without_kernel(func, args, kwargs, where)
         try:
             nodes = self._translate(func, translation, args, kwargs, where)
         except TypeRuleError as error:
-            return self._call_host(func, args, kwargs, where, str(error))
+            return without_kernel(func, args, kwargs, where, str(error))
+        if not mutable:
+            return self._made(func, args, kwargs, nodes)
         if torch.Tag.inplace_view in func.tags:  # squeeze_ and its like: the shape changes, too
             self._run(func, args, kwargs)
-        if mutable:
-            self._change(args[0], nodes, where)
-            return args[0]
+        self._change(args[0], nodes, where)
+        return args[0]
+
+    def _made(self, func: Any, args: Any, kwargs: dict[str, Any], nodes: Any) -> Any:
+        """The results of an operator that is `nodes` in the graph."""
         out = self._run(func, args, kwargs) if func.is_view else tree_map(_made_of, nodes)
-        self._bind_results(name, out, nodes)
+        self._bind_results(str(func), out, nodes)
+        if func.is_view:
+            self._aliases.bind_view(out, func, args, kwargs)
         return out
 
     def _run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
@@ -229,13 +229,14 @@ class Recorder(TorchDispatchMode):
         return func(*tree_map(_without_data, args), **tree_map(_without_data, kwargs))
 
     def _change_by_functional(
-        self, func: Any, args: Any, kwargs: dict[str, Any], where: str
+        self, func: Any, args: Any, kwargs: dict[str, Any], where: str, why: str = ""
     ) -> Any:
         """An operator that changes its first argument, by the one that returns a new tensor."""
         namespace, base, overload = _functional(str(func)).split(".")
         packet = getattr(getattr(torch.ops, namespace), base, None)
-        if packet is None or overload not in packet.overloads():
-            return self._report(func, args, kwargs, where)
+        seeded = torch.Tag.nondeterministic_seeded in func.tags
+        if packet is None or seeded or overload not in packet.overloads():
+            return self._report(func, args, kwargs, where, why)
         with self:
             result = getattr(packet, overload)(*args, **kwargs)
         self._change(args[0], self.node_of(result), where)
@@ -252,6 +253,8 @@ class Recorder(TorchDispatchMode):
             found = host_nodes(func, args, kwargs, out, self.node_of)
         for tensor, node in found:
             self.bind(tensor, node)
+        if func.is_view:
+            self._aliases.bind_view(out, func, args, kwargs)
         self._name_results(str(func), [tensor for tensor, _ in found])
         return out
 
@@ -301,19 +304,20 @@ class Recorder(TorchDispatchMode):
             self.produced_by[id(tensor)] = f"{base}{op}__outputs__{index}"
 
     def _change(self, tensor: torch.Tensor, node: Node, where: str) -> None:
-        """`tensor` was changed in place: exact aliases follow it, other views of its memory
-        become stale.
-        """
-        layout = (tensor.shape, tensor.stride(), tensor.storage_offset())
+        """`tensor` was changed in place, and with it what it shares memory with."""
         self.node_of(tensor)
         with origin(where, self.section):
-            node = cast(node, dtype_of(tensor.dtype))
-        for other in self._shares[tensor.untyped_storage()._cdata]:
-            if (other.shape, other.stride(), other.storage_offset()) == layout:
-                self._nodes[id(other)] = node
-                self._changed[id(other)] = where
-            else:
-                self._stale[id(other)] = where
+            self._aliases.change(tensor, cast(node, dtype_of(tensor.dtype)))
+        self._changed[id(self._aliases.owner(tensor))] = where
+
+    def _again(self, func: Any, *args: Any, **kwargs: Any) -> Any:
+        with self:
+            return func(*args, **kwargs)
+
+    def _standing_for(self, node: Node) -> torch.Tensor:
+        tensor = _made_of(node)
+        self.bind(tensor, node)
+        return tensor
 
 
 def _made_of(node: Any) -> Any:
@@ -321,6 +325,16 @@ def _made_of(node: Any) -> Any:
     if not isinstance(node, Node):
         return node
     return torch.empty(node.type.shape, dtype=torch_dtype(node.type.dtype), device="meta")
+
+
+def _decomposes(func: Any) -> bool:
+    return func in decomposition_table or func._can_decompose()
+
+
+def _decomposed(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    """By PyTorch's table, else by the kernel that is made of other operators."""
+    decompose = decomposition_table.get(func, func.decompose)
+    return decompose(*args, **kwargs)
 
 
 def _changes_first_argument(func: Any) -> bool:
@@ -340,6 +354,8 @@ def _is_check_of_variances() -> bool:
 
 def _functional(name: str) -> str:
     """`aten.relu_.default` -> `aten.relu.default`"""
+    if name == "aten.transpose_.default":
+        return "aten.transpose.int"
     base, overload = name.rsplit(".", 1)
     return f"{base.removesuffix('_')}.{overload}"
 

@@ -13,6 +13,7 @@ from batucada.ops import margin as margin
 from batucada.ops import primitives as primitives
 from batucada.ops import random as random
 from batucada.ops import reduce as reduce
+from batucada.ops import scatter_views as scatter_views
 from batucada.ops import view as view
 from batucada.ops.base import ATEN as ATEN
 from batucada.ops.base import OPS as OPS

@@ -234,9 +234,16 @@ def _slice_backward(
     first = slice(start, stop).indices(sizes[dim])[0]
     if 0 in grad.type.shape:
         return expand(scalar(0, grad.type.dtype), sizes)
-    spaced = grad if step == 1 else _spaced(grad, dim, step)
-    last = first + spaced.type.shape[dim]
-    parts = [_zeros(grad, dim, first), spaced, _zeros(grad, dim, sizes[dim] - last)]
+    return zeros_where_not_taken(grad, tuple(sizes), dim, first, stop, step)
+
+
+def zeros_where_not_taken(
+    x: Node, shape: Shape, dim: int, start: int, stop: int, step: int
+) -> Node:
+    """`shape` of zeros, but for x at start:stop:step of `dim`."""
+    spaced = x if step == 1 else _spaced(x, dim, step)
+    last = start + spaced.type.shape[dim]
+    parts = [_zeros(x, dim, start), spaced, _zeros(x, dim, shape[dim] - last)]
     return _aten_cat([part for part in parts if part.type.shape[dim]], dim)
 
 
