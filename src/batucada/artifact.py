@@ -55,7 +55,7 @@ def pack(
         training=captured.training,
         trace_hash=graph_hash(captured.graph),
         symbols=tuple(_symbols(captured, specs, program, hyper)),
-        stages=tuple(_stage_record(stage, program) for stage in stages.values()),
+        stages=tuple(_stage_record(stage, program, kernels) for stage in stages.values()),
         sections=tuple(
             SectionRecord(section, tuple(s.name for s in found))
             for section, found in program.sections.items()
@@ -160,13 +160,13 @@ def _symbol(
     )
 
 
-def _stage_record(stage: Stage, program: Program) -> StageRecord:
+def _stage_record(stage: Stage, program: Program, kernels: Kernels) -> StageRecord:
     reads = _read(stage, program)
     return StageRecord(
         name=stage.name,
         kind=stage.pattern,
         ops=tuple(node.op for node in stage.nodes),
-        kernel=stage.name,
+        kernel=kernels.of_stage[stage.name][0].kernel.name if not stage.on_host else "",
         flops=stage.flops,
         bytes_read=sum(node.type.bytes for node in reads),
         bytes_written=sum(root.node.type.bytes for root in stage.roots),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 from batucada.codegen.llvm import ModuleIR, emit_module
@@ -12,6 +12,7 @@ from batucada.codegen.schedule import Call, Loop, Schedule
 from batucada.codegen.sweep import lower_sweep
 from batucada.codegen.target import Target
 from batucada.ir.loops import Kernel
+from batucada.ir.loops_text import print_kernel
 from batucada.mapping import Program, Stage
 
 ENTRY_OF_SECTION = {"FWD": "fwd", "BCKWD": "bckwd", "GRADNORM": "gradnorm", "OPT": "opt"}
@@ -48,21 +49,33 @@ class Kernels:
 
     of_stage: dict[str, tuple[Lowered, ...]]
     entries: tuple[Entry, ...]
-    sweep: Kernel | None = None
+    sweep: Lowered | None = None
 
     @property
     def all(self) -> list[Kernel]:
-        kernels = [lowered.kernel for stage in self.of_stage.values() for lowered in stage]
-        return kernels if self.sweep is None else [*kernels, self.sweep]
+        """Each kernel once, however many stages share it."""
+        found = [lowered.kernel for stage in self.of_stage.values() for lowered in stage]
+        found += [self.sweep.kernel] if self.sweep is not None else []
+        return list({kernel.name: kernel for kernel in found}.values())
 
 
 def lower_program(program: Program) -> Kernels:
     codes = check_codes(program)
     entries = _entries(program)
     stages = {s.name: s for entry in entries for s in entry.stages if not s.on_host}
-    lowered = {name: tuple(lower_stage(program, stage, codes)) for name, stage in stages.items()}
+    known: dict[str, Kernel] = {}
+    lowered = {
+        name: tuple(_shared(kernel, known) for kernel in lower_stage(program, stage, codes))
+        for name, stage in stages.items()
+    }
     sweep = lower_sweep(program, program.sweep, codes) if program.sweep is not None else None
     return Kernels(lowered, entries, sweep)
+
+
+def _shared(lowered: Lowered, known: dict[str, Kernel]) -> Lowered:
+    """The first kernel that does the same, in place of this one.  The text tells 0.0 from -0.0."""
+    text = print_kernel(replace(lowered.kernel, name="kernel"))
+    return replace(lowered, kernel=known.setdefault(text, lowered.kernel))
 
 
 def _entries(program: Program) -> tuple[Entry, ...]:
@@ -101,17 +114,17 @@ def _loop(program: Program, kernels: Kernels, step: Entry) -> Loop:
     first = tuple(_calls(program, kernels, [sweep.forward]))
     between = tuple(_calls(program, kernels, rest))
     last = tuple(_calls(program, kernels, [sweep.update]))
-    body = (*between, Call(kernels.sweep.name, _places(program, kernels.sweep)))
+    body = (*between, Call(kernels.sweep.kernel.name, _places(program, kernels.sweep)))
     return Loop("loop", first, body, (*between, *last), slots)
 
 
 def _calls(program: Program, kernels: Kernels, stages: Iterable[Stage]) -> Iterable[Call]:
     for stage in stages:
         for lowered in kernels.of_stage[stage.name]:
-            buffers = _places(program, lowered.kernel)
+            buffers = _places(program, lowered)
             yield Call(lowered.kernel.name, buffers, *lowered.trip, lowered.parallel)
 
 
-def _places(program: Program, kernel: Kernel) -> tuple[tuple[int, int], ...]:
-    places = [program.buffers[param.name] for param in kernel.params]
+def _places(program: Program, lowered: Lowered) -> tuple[tuple[int, int], ...]:
+    places = [program.buffers[name] for name in lowered.buffers]
     return tuple((place.slot, place.offset) for place in places)

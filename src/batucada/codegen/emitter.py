@@ -58,8 +58,8 @@ class Emitter:
         self.codes = codes
         self.inside = set(stage.nodes)
         self.blocks = [_Block(set())]
-        self.reads: dict[str, None] = {}
-        self.writes: dict[str, None] = {}
+        self.params: dict[str, str] = {}  # buffer -> the kernel's name for it, in order of use
+        self._written: set[str] = set()
         self._count = 0
         self._floor = 0  # a parallel loop is all of its kernel: nothing is hoisted out of it
 
@@ -73,12 +73,18 @@ class Emitter:
     # ---- statements
 
     def kernel(self, name: str) -> Kernel:
-        buffers = self.program.buffers
+        """Its parameters are named by position, so that equal work on other buffers is an equal
+        kernel.
+        """
+        types = {buffer: self.program.buffers[buffer].type for buffer in self.params}
         params = tuple(
-            Param(b, buffers[b].type.dtype, max(buffers[b].type.size, 1), b in self.writes)
-            for b in sorted({**self.reads, **self.writes})
+            Param(param, types[b].dtype, max(types[b].size, 1), b in self._written)
+            for b, param in self.params.items()
         )
         return Kernel(name, params, tuple(self.blocks[0].statements))
+
+    def _param(self, buffer: str) -> str:
+        return self.params.setdefault(buffer, f"p{len(self.params)}")
 
     def append(self, statement: Stmt) -> None:
         self.blocks[-1].statements.append(statement)
@@ -107,7 +113,8 @@ class Emitter:
 
     def store(self, buffer: str, index: Index, value: Expr, lanes: int) -> None:
         """Lane i goes to index + i * stride, where the stride is the factor of `lane`."""
-        self.writes[buffer] = None
+        self._written.add(buffer)
+        param = self._param(buffer)
         stride = dict(index.terms).get("lane", 0)
         base = _without_lane(index)
         if lanes == 1 or stride == 1:
@@ -116,7 +123,7 @@ class Emitter:
                 if lanes_of(value) == lanes
                 else Apply("splat", (value,), dtype_of(value), lanes)
             )
-            self.append(Store(buffer, base, spread, lanes))
+            self.append(Store(param, base, spread, lanes))
             return
         for lane in range(lanes):
             part = (
@@ -124,7 +131,7 @@ class Emitter:
                 if lanes_of(value) > 1
                 else value
             )
-            self.append(Store(buffer, base + stride * lane, part, 1))
+            self.append(Store(param, base + stride * lane, part, 1))
 
     # ---- values
 
@@ -186,14 +193,14 @@ class Emitter:
 
     def load(self, buffer: str, index: Index, lanes: int) -> Expr:
         dtype = self.program.buffers[buffer].type.dtype
-        self.reads[buffer] = None
+        param = self._param(buffer)
         stride = dict(index.terms).get("lane", 0)
         base = _without_lane(index)
         if lanes == 1 or stride == 0:
-            return Load(buffer, base, dtype)
+            return Load(param, base, dtype)
         if stride == 1:
-            return Load(buffer, base, dtype, lanes)
-        parts = tuple(Load(buffer, base + stride * lane, dtype) for lane in range(lanes))
+            return Load(param, base, dtype, lanes)
+        parts = tuple(Load(param, base + stride * lane, dtype) for lane in range(lanes))
         return Apply("pack", parts, dtype, lanes)
 
     def _ramp(self, index: Index, lanes: int) -> Expr:

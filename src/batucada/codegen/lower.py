@@ -17,10 +17,11 @@ from batucada.ops import OPS
 
 @dataclass(frozen=True, slots=True)
 class Lowered:
-    """A kernel of a stage; its parameters are buffers of the program, by name."""
+    """A kernel of a stage, and the buffers it is called with."""
 
     kernel: Kernel
-    parallel: bool
+    buffers: tuple[str, ...]
+    parallel: bool = False
 
     @property
     def trip(self) -> tuple[int, int, int]:
@@ -45,8 +46,12 @@ def lower_stage(program: Program, stage: Stage, codes: Mapping[Node, int]) -> li
     emitter = Emitter(program, stage, codes)
     nest = Nest(emitter)
     nest.write()
-    kernel = emitter.kernel(stage.name)
-    return [Lowered(kernel, _is_parallel(kernel))]
+    return [_lowered(emitter, stage.name)]
+
+
+def _lowered(emitter: Emitter, name: str) -> Lowered:
+    kernel = emitter.kernel(name)
+    return Lowered(kernel, tuple(emitter.params), _is_parallel(kernel))
 
 
 def _is_parallel(kernel: Kernel) -> bool:
@@ -72,8 +77,7 @@ def _contract(program: Program, stage: Stage, codes: Mapping[Node, int]) -> list
             continue
         emitter = Emitter(program, stage, codes)
         Contract(emitter).write(start, stop, width, stage.parallel and stop - start > width)
-        kernel = emitter.kernel(name)
-        found.append(Lowered(kernel, _is_parallel(kernel)))
+        found.append(_lowered(emitter, name))
     return found
 
 
@@ -86,7 +90,7 @@ def _cat(program: Program, stage: Stage, codes: Mapping[Node, int]) -> Lowered:
     for number, arg in enumerate(node.args):
         _copy_into(emitter, number, arg, root.buffer, node, dim, start)
         start += arg.type.shape[dim]
-    return Lowered(emitter.kernel(stage.name), False)
+    return _lowered(emitter, stage.name)
 
 
 def _copy_into(

@@ -8,20 +8,22 @@ from collections.abc import Mapping
 
 from batucada.codegen.contract import Contract
 from batucada.codegen.emitter import LANE, Emitter
+from batucada.codegen.lower import Lowered
 from batucada.codegen.nest import LANES, segments
 from batucada.ir.access import Position, memory_index, spread
 from batucada.ir.graph import Node
-from batucada.ir.loops import Apply, Index, Kernel, Literal, Register
+from batucada.ir.loops import Apply, Index, Literal, Register
 from batucada.ir.verify import VerifyError
 from batucada.mapping import Program, Root, Sweep
 
 _ROWS = 4  # rows of the weight in the body of the loop
 
 
-def lower_sweep(program: Program, sweep: Sweep, codes: Mapping[Node, int]) -> Kernel:
+def lower_sweep(program: Program, sweep: Sweep, codes: Mapping[Node, int]) -> Lowered:
     writer = _Writer(program, sweep, codes)
     writer.write()
-    return writer.emitter.kernel(f"{sweep.update.name}_sweep")
+    emitter = writer.emitter
+    return Lowered(emitter.kernel(f"{sweep.update.name}_sweep"), tuple(emitter.params))
 
 
 class _Writer:
