@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+os.environ["BATUCADA_CACHE"] = "off"  # what a user compiled before is no part of a test
 
 settings.register_profile(
     "batucada",

@@ -27,7 +27,16 @@ from batucada.pef import (
     TargetRecord,
 )
 
-_GRAPH_LEVELS = ("capture", "optimizers", "simplify", "layout")
+TEXT_MEMBERS = {
+    "capture": "graph/00-capture.py",
+    "optimizers": "graph/01-optimizers.py",
+    "simplify": "graph/02-simplify.py",
+    "layout": "graph/03-layout.py",
+    "mapping": "stages.py",
+    "kernels": "kernels.py",
+    "module": "module.ll",
+}
+"""The member that holds the text of each step of the compiler."""
 
 
 def pack(
@@ -40,18 +49,17 @@ def pack(
     code: bytes,
     constants: bytes,
     *,
-    name: str,
     torch_version: str,
-    metadata: Mapping[str, str],
-    arguments: Mapping[str, str],
     report: dict[str, Any],
 ) -> tuple[Manifest, dict[str, bytes]]:
-    """The manifest, and the members by name: texts of every level, object code, constants."""
+    """The manifest of a program without a name, and the members by name: texts of every level,
+    object code, constants.
+    """
     stages = {stage.name: stage for entry in kernels.entries for stage in entry.stages}
     hyper = {h: g.defaults[k] for spec in specs for g in spec.groups for k, h in g.hyper.items()}
     manifest = Manifest(
         producer=ProducerRecord(__about__.__version__, torch_version),
-        name=name,
+        name="",
         training=captured.training,
         trace_hash=graph_hash(captured.graph),
         symbols=tuple(_symbols(captured, specs, program, hyper)),
@@ -70,16 +78,9 @@ def pack(
         hyperparameters=hyper,
         host={s.name: _host_record(s, program) for s in stages.values() if s.on_host},
         optimizers=tuple(_optimizer_record(spec) for spec in specs),
-        metadata=dict(metadata),
-        arguments=dict(arguments),
         report={**report, "checks": _checks(program), "live_bytes": program.live_bytes},
     )
-    members = {
-        f"graph/{i:02d}-{level}.py": texts[level].encode() for i, level in enumerate(_GRAPH_LEVELS)
-    }
-    members["stages.py"] = texts["mapping"].encode()
-    members["kernels.py"] = texts["kernels"].encode()
-    members["module.ll"] = texts["module"].encode()
+    members = {member: texts[level].encode() for level, member in TEXT_MEMBERS.items()}
     members[f"object/{target.level}.o"] = code
     if constants:
         members["constants.safetensors"] = constants

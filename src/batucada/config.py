@@ -25,6 +25,7 @@ class Options:
     target: TargetLevel | None = None
     debug: int = 0
     threads: int | None = None
+    cache: str | None = None
 
     def __post_init__(self) -> None:
         if self.target is not None and self.target not in get_args(TargetLevel):
@@ -135,6 +136,11 @@ KNOBS = (
     Knob(
         "threads", ("SN_NUM_THREADS", "OMP_NUM_THREADS"), f"1 to {MAX_THREADS}", _parse_threads,
         "threads to run on; by default as many as cores are open to the process",
+    ),
+    Knob(
+        "cache", ("BATUCADA_CACHE",), "a folder, or off", str,
+        "where compiled programs are kept for the next compilation of the same model; by default"
+        " `$XDG_CACHE_HOME/batucada`",
     ),
 )  # fmt: skip
 

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,16 @@ import torch
 from safetensors.torch import save as save_tensors
 from torch import nn
 
-from batucada.artifact import pack
-from batucada.capture import Captured, OutputSpec, append_optimizers, capture, describe_optimizers
+from batucada.artifact import TEXT_MEMBERS, pack
+from batucada.cache import Cache, cache_folder, compiler_fingerprint, key_of
+from batucada.capture import (
+    Captured,
+    OptimizerSpec,
+    OutputSpec,
+    append_optimizers,
+    capture,
+    describe_optimizers,
+)
 from batucada.codegen.build import Kernels, link, lower_program
 from batucada.codegen.llvm import ModuleIR
 from batucada.codegen.objects import assemble, assembly
@@ -31,7 +39,7 @@ from batucada.mapping import Program, map_graph
 from batucada.mapping.text import print_program
 from batucada.passes.layout import store_weights_packed
 from batucada.passes.simplify import simplify
-from batucada.pef import write_pef
+from batucada.pef import Manifest, Pef, write_pef
 from batucada.runtime.oracle import check_step
 
 STEPS = (
@@ -153,41 +161,105 @@ def compile(
             specs = describe_optimizers(model, optimizers)
             graph = verify(append_optimizers(captured.graph, specs))
             run.texts["optimizers"] = print_graph(graph)
-        with run.step("simplify"):
-            graph = run.checked("simplify", graph, simplify(graph))
-            run.texts["simplify"] = print_graph(graph)
-        with run.step("layout"):  # it looks for products of plainly transposed weights
-            graph = run.checked("layout", graph, store_weights_packed(graph))
-            run.texts["layout"] = print_graph(graph)
-        with run.step("mapping"):  # from here on every value has a place
-            program = map_graph(graph)
-            run.texts["mapping"] = print_program(program)
-        with run.step("kernels"):
-            kernels = _lowered(program)
-            run.texts["kernels"] = "\n".join(print_kernel(kernel) for kernel in kernels.all)
-        target = target_of(options.target) if options.target else host_target()
-        with run.step("module"):
-            module = link(program, kernels, target, options.checked)
-            run.texts["module"] = module.text
-        with run.step("object"):
-            code = _object(module, target, run)
+        manifest, members = _taken_or_built(captured, specs, graph, run)
         with run.step("pef"):
-            report = {
-                "seconds": run.seconds,
-                "checked": options.checked,
-                "sites": list(module.sites),
-            }
-            manifest, members = pack(
-                captured, specs, program, kernels, target, run.texts, code, _constants(captured),
-                name=name, torch_version=torch.__version__, metadata=metadata or {},
-                arguments=arguments or {}, report=report,
-            )  # fmt: skip
+            manifest = replace(
+                manifest,
+                name=name,
+                metadata=dict(metadata or {}),
+                arguments=dict(arguments or {}),
+                report={
+                    **manifest.report,
+                    "seconds": run.seconds,
+                    "cached": "cache" in run.seconds,
+                },
+            )
             written = Path(path)
             write_pef(written, manifest, members)
     except _Stopped:
         pass
     assert captured is not None
     return Compiled(written, captured.outputs, {"seconds": run.seconds}, run.texts)
+
+
+def _taken_or_built(
+    captured: Captured, specs: Sequence[OptimizerSpec], graph: Graph, run: _Run
+) -> tuple[Manifest, dict[str, bytes]]:
+    """From the cache, if the same was compiled before."""
+    cache = _cache(run.options)
+    if cache is None:
+        return _built(captured, specs, graph, run)
+    key = _cache_key(captured, specs, graph, run.options)
+    known = cache.find(key)
+    if known is not None:
+        return _taken(known, run)
+    manifest, members = _built(captured, specs, graph, run)
+    cache.keep(key, manifest, members)
+    return manifest, members
+
+
+def _built(
+    captured: Captured, specs: Sequence[OptimizerSpec], graph: Graph, run: _Run
+) -> tuple[Manifest, dict[str, bytes]]:
+    """The steps from the graph to object code."""
+    options = run.options
+    with run.step("simplify"):
+        graph = run.checked("simplify", graph, simplify(graph))
+        run.texts["simplify"] = print_graph(graph)
+    with run.step("layout"):  # it looks for products of plainly transposed weights
+        graph = run.checked("layout", graph, store_weights_packed(graph))
+        run.texts["layout"] = print_graph(graph)
+    with run.step("mapping"):  # from here on every value has a place
+        program = map_graph(graph)
+        run.texts["mapping"] = print_program(program)
+    with run.step("kernels"):
+        kernels = _lowered(program)
+        run.texts["kernels"] = "\n".join(print_kernel(kernel) for kernel in kernels.all)
+    target = _target(options)
+    with run.step("module"):
+        module = link(program, kernels, target, options.checked)
+        run.texts["module"] = module.text
+    with run.step("object"):
+        code = _object(module, target, run)
+    return pack(
+        captured, specs, program, kernels, target, run.texts, code, _constants(captured),
+        torch_version=torch.__version__,
+        report={"checked": options.checked, "sites": list(module.sites)},
+    )  # fmt: skip
+
+
+def _target(options: Options) -> Target:
+    return target_of(options.target) if options.target else host_target()
+
+
+def _cache(options: Options) -> Cache | None:
+    """None where the steps themselves are what is wanted."""
+    if options.dump_dir or options.stop_after or options.oracle or options.debug > 1:
+        return None
+    folder = cache_folder(options.cache)
+    return Cache(folder) if folder is not None else None
+
+
+def _cache_key(
+    captured: Captured, specs: Sequence[OptimizerSpec], graph: Graph, options: Options
+) -> str:
+    """Everything the members of the PEF depend on, the compiler included."""
+    names = (captured.outputs, captured.paths, captured.start_gradients, captured.training)
+    return key_of(
+        [
+            print_graph(captured.graph), print_graph(graph), repr(names), repr(specs),
+            repr(_target(options)), str(options.checked), _constants(captured),
+            compiler_fingerprint(),
+        ]
+    )  # fmt: skip
+
+
+def _taken(known: Pef, run: _Run) -> tuple[Manifest, dict[str, bytes]]:
+    """A program that was compiled before, and its texts."""
+    with run.step("cache"):
+        members = {name: known.member(name) for name in known.names}
+        run.texts |= {level: members[name].decode() for level, name in TEXT_MEMBERS.items()}
+    return known.manifest, members
 
 
 def _constants(captured: Captured) -> bytes:
