@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.ops import activation_cases, block_cases, loss_cases
+from tests.ops import activation_cases, block_cases, image_cases, loss_cases
 from tests.ops.against_eager import Case, differences
 
 TABLES: dict[str, Callable[[], list[Case]]] = {
@@ -22,6 +22,9 @@ TABLES: dict[str, Callable[[], list[Case]]] = {
     "views": block_cases.views,
     "arithmetic": block_cases.arithmetic,
     "products": block_cases.products,
+    "convolutions": image_cases.convolutions,
+    "transposed-convolutions": image_cases.transposed,
+    "pooling": image_cases.pooling,
 }
 for _shape in activation_cases.SHAPES:
     TABLES[f"pointwise-{_shape}"] = lambda shape=_shape: activation_cases.pointwise(shape)

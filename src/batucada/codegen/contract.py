@@ -8,6 +8,7 @@ K, vectors run along K.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
 
@@ -36,22 +37,30 @@ class Contract:
         self.tile: Tile = emitter.stage.tile
         self.shape = self.product.type.shape
         self.m, self.n = self.shape[-2:]
-        self.k = self.product.args[0].type.shape[-1]
-        self.batch: tuple[Index, ...] = ()
+        attrs = dict(self.product.attrs)
+        right = self.product.args[1].type.shape
+        depth = attrs.get("k", 1)
+        assert isinstance(depth, int)
+        self.over = right[len(right) - 1 - depth : -1]
+        self.k = self.over[0]  # what is cut in blocks
+        self.outer: tuple[Index, ...] = ()
 
     # ---- the loops around a tile
 
     def write(self, start: int, stop: int, step: int, parallel: bool) -> None:
-        """Batches outside; then blocks of rows, of K, of columns, and tiles."""
+        """Batches and outer dimensions of M outside; then blocks of rows, of K, of columns, and
+        tiles.
+        """
         with ExitStack() as loops:
-            batch: list[Index] = []
+            outer: list[Index] = []
             for i, extent in enumerate(self.shape[:-2]):
+                width = self.tile.outer if i == len(self.shape) - 3 else 1
                 outermost = parallel and i == 0
-                batch.append(
-                    loops.enter_context(self.emitter.loop(f"b{i}", 0, extent, 1, outermost))
+                outer.append(
+                    loops.enter_context(self.emitter.loop(f"b{i}", 0, extent, width, outermost))
                 )
-            self.batch = tuple(batch)
-            rows_parallel = parallel and not batch
+            self.outer = tuple(outer)
+            rows_parallel = parallel and not outer
             row = loops.enter_context(self.emitter.loop("m0", start, stop, step, rows_parallel))
             self._rows(row, min(step, stop - start))
 
@@ -60,22 +69,16 @@ class Contract:
             return self._dots(row, count)
         for first, last, at in self._k_blocks():
             with at as k0:
-                size = (
-                    self.k - (self._block_count() - 1) * self.tile.k_block
-                    if last
-                    else self.tile.k_block
-                )
+                rest = self.k - (self.tile.blocks - 1) * self.tile.k_block
+                size = rest if last else self.tile.k_block
                 for column, widths in self._panels():
                     with column as n0:
                         self._tiles(row, count, n0, widths, (k0, size), first, last)
         return None
 
-    def _block_count(self) -> int:
-        return max(1, -(-self.k // self.tile.k_block))
-
     def _k_blocks(self) -> Iterator[tuple[bool, bool, _Loop]]:
         """First, middle and last block of K; the middle ones are one loop."""
-        count, size = self._block_count(), self.tile.k_block
+        count, size = self.tile.blocks, self.tile.k_block
         for first, last, start, stop in (
             (True, count == 1, 0, size),
             (False, False, size, (count - 1) * size),
@@ -114,26 +117,34 @@ class Contract:
 
     # ---- values at a point
 
-    def left(self, m: Index, k: Index, lanes: int = 1) -> Expr:
+    def left(self, row: Position, k: Position, lanes: int = 1) -> Expr:
         node = self.product.args[0]
-        return self.emitter.value(node, self._operand(node, m, k), lanes)
+        outer = self._outer_of(node, row[:-1], 1 + len(k))
+        return self.emitter.value(node, (*outer, row[-1], *k), lanes)
 
-    def right(self, k: Index, n: Index, lanes: int) -> Expr:
+    def right(self, k: Position, n: Index, lanes: int) -> Expr:
         node = self.product.args[1]
-        return self.emitter.value(node, self._operand(node, k, n), lanes)
+        outer = self._outer_of(node, self.outer, len(k) + 1)
+        return self.emitter.value(node, (*outer, *k, n), lanes)
 
-    def _operand(self, node: Node, row: Index, column: Index) -> Position:
-        shape = node.type.shape
-        batch = self.batch[len(self.batch) - (len(shape) - 2) :] if len(shape) > 2 else ()
-        outer = [Index() if e == 1 else b for e, b in zip(shape[:-2], batch, strict=True)]
-        return (*outer, row, column)
+    def _outer_of(self, node: Node, outer: Position, inner: int) -> Position:
+        """The indices of an operand before its last `inner` dimensions.  The right operand of a
+        `contract` has the first ones only; those of a `matmul` broadcast."""
+        count = len(node.type.shape) - inner
+        if self.product.op == "contract":
+            return outer[:count]
+        tail = zip(node.type.shape[:count], outer[len(outer) - count :], strict=True)
+        return tuple(Index() if extent == 1 else index for extent, index in tail)
 
-    def at(self, m: Index, n: Index) -> Position:
-        return (*self.batch, m, n)
+    def row(self, m: Index, across: int = 0) -> Position:
+        """The row `m` of the outer dimensions that are open, the last of them `across` further."""
+        if not across:
+            return (*self.outer, m)
+        return (*self.outer[:-1], self.outer[-1] + across, m)
 
-    def finish(self, m: Index, n: Index, value: Expr, lanes: int) -> None:
+    def finish(self, row: Position, n: Index, value: Expr, lanes: int) -> None:
         """The epilogue of `lanes` neighbouring elements of a row."""
-        at = self.at(m, n)
+        at = (*row, n)
         kept = [index for extent, index in zip(self.shape, at, strict=True) if extent != 1]
         assert len(kept) == len(nontrivial(self.shape))
         self.emitter.define(self.product, spread(self.shape, kept), lanes, value)
@@ -154,20 +165,20 @@ class Contract:
 
     def _dot(self, m: Index, n0: Index, columns: int) -> None:
         """`columns` sums over K, each in vectors, added up across lanes at the end."""
-        emitter, dtype = self.emitter, self.product.type.dtype
+        emitter, dtype, row = self.emitter, self.product.type.dtype, self.row(m)
         totals: list[Expr] = []
         whole = self.k - self.k % LANES
         sums = [_zero(emitter, self.product, LANES) for _ in range(columns)] if whole else []
         if whole:
             with emitter.loop("k", 0, whole, LANES) as k:
-                a = self.left(m, k + LANE, LANES)
+                a = self.left(row, (k + LANE,), LANES)
                 for c, total in enumerate(sums):
-                    b = self.right(k + LANE, n0 + c, LANES)
+                    b = self.right((k + LANE,), n0 + c, LANES)
                     emitter.assign(total, Apply("fma", (a, b, total), dtype, LANES))
             totals = [Apply("reduce_add", (total,), dtype) for total in sums]
         for start, lanes in segments(self.k):
-            k = Index(start) + (LANE if lanes > 1 else 0)
-            a = self.left(m, k, lanes)
+            k = (Index(start) + (LANE if lanes > 1 else 0),)
+            a = self.left(row, k, lanes)
             products = [
                 Apply("mul", (a, self.right(k, n0 + c, lanes)), dtype, lanes)
                 for c in range(columns)
@@ -182,10 +193,10 @@ class Contract:
             packed = emitter.assign(
                 emitter.fresh("row", dtype, LANES), Apply("pack", tuple(totals), dtype, LANES)
             )
-            self.finish(m, n0 + LANE, packed, LANES)
+            self.finish(row, n0 + LANE, packed, LANES)
             return
         for c, total in enumerate(totals):
-            self.finish(m, n0 + c, emitter.assign(emitter.fresh("dot", dtype, 1), total), 1)
+            self.finish(row, n0 + c, emitter.assign(emitter.fresh("dot", dtype, 1), total), 1)
 
 
 class _Tile:
@@ -196,7 +207,9 @@ class _Tile:
     ) -> None:
         self.contract = contract
         self.emitter = contract.emitter
-        self.m, self.rows, self.n0, self.widths = m, rows, n0, widths
+        across = range(contract.tile.outer)
+        self.rows = [contract.row(m + r, a) for a in across for r in range(rows)]
+        self.n0, self.widths = n0, widths
         self.starts = [sum(widths[:i]) for i in range(len(widths))]
         self.sets: list[dict[tuple[int, int], Register]] = []
 
@@ -204,61 +217,73 @@ class _Tile:
         return self.n0 + self.starts[v] + (LANE if self.widths[v] > 1 else 0)
 
     def write(self, k0: Index, size: int, first: bool, last: bool) -> None:
-        independent = max(1, _IN_FLIGHT // (self.rows * len(self.widths)))
-        copies = min(independent, max(1, size))
-        self.sets = [self._start(first and True, c) for c in range(copies)]
+        independent = max(1, _IN_FLIGHT // (len(self.rows) * len(self.widths)))
+        copies = min(independent, max(1, size * math.prod(self.contract.over[1:])))
+        self.sets = [self._start(first, c) for c in range(copies)]
         self._sum_over(k0, size)
-        sums = self._added()
-        for (r, v), total in sums.items():
-            m, n = self.m + r, self._column(v)
+        for (r, v), total in self._added().items():
             if last:
-                self.contract.finish(m, n, total, self.widths[v])
+                self.contract.finish(self.rows[r], self._column(v), total, self.widths[v])
             else:
-                scratch = self.emitter.stage.scratch
-                index = flat(self.contract.shape, self.contract.at(m, n))
-                self.emitter.store(scratch, index, total, self.widths[v])
+                index = self._place(r, v)
+                self.emitter.store(self.emitter.stage.scratch, index, total, self.widths[v])
+
+    def _place(self, r: int, v: int) -> Index:
+        """Of a partial sum in the scratch."""
+        return flat(self.contract.shape, (*self.rows[r], self._column(v)))
 
     def _start(self, first: bool, copy: int) -> dict[tuple[int, int], Register]:
         """Zeros, or the partial sums of the blocks of K before."""
         found: dict[tuple[int, int], Register] = {}
-        for r in range(self.rows):
+        for r in range(len(self.rows)):
             for v, lanes in enumerate(self.widths):
                 if first or copy > 0:
                     found[r, v] = _zero(self.emitter, self.contract.product, lanes)
                     continue
-                index = flat(self.contract.shape, self.contract.at(self.m + r, self._column(v)))
-                value = self.emitter.load(self.emitter.stage.scratch, index, lanes)
+                value = self.emitter.load(self.emitter.stage.scratch, self._place(r, v), lanes)
                 register = self.emitter.fresh("sum", self.contract.product.type.dtype, lanes)
                 found[r, v] = self.emitter.assign(register, value)
         return found
 
     def _sum_over(self, k0: Index, size: int) -> None:
+        """The last dimension of K innermost and unrolled; those before it are loops."""
+        over = self.contract.over
+        if len(over) == 1:
+            return self._along_last((), k0, size)
+        with ExitStack() as loops:
+            at = [k0 + loops.enter_context(self.emitter.loop("k1", 0, size))]
+            for number, extent in enumerate(over[1:-1], 2):
+                at.append(loops.enter_context(self.emitter.loop(f"k{number}", 0, extent)))
+            self._along_last(tuple(at), Index(), over[-1])
+        return None
+
+    def _along_last(self, at: Position, k0: Index, size: int) -> None:
         if size <= _SHORT_K:
             for step in range(size):
-                self._step(k0 + step, self.sets[step % len(self.sets)])
+                self._step((*at, k0 + step), self.sets[step % len(self.sets)])
             return
         together = max(_UNROLL, len(self.sets))
         together -= together % len(self.sets)
         whole = size - size % together
-        with self.emitter.loop("k1", 0, whole, together) as k1:
+        with self.emitter.loop(f"k{len(at) + 1}", 0, whole, together) as k:
             for step in range(together):
-                self._step(k0 + k1 + step, self.sets[step % len(self.sets)])
+                self._step((*at, k0 + k + step), self.sets[step % len(self.sets)])
         for step in range(whole, size):
-            self._step(k0 + step, self.sets[step % len(self.sets)])
+            self._step((*at, k0 + step), self.sets[step % len(self.sets)])
 
-    def _step(self, k: Index, sums: dict[tuple[int, int], Register]) -> None:
+    def _step(self, k: Position, sums: dict[tuple[int, int], Register]) -> None:
         """One column of the left operand times one row of the right one."""
         contract = self.contract
-        if self.rows <= len(self.widths):
-            left = [contract.left(self.m + r, k) for r in range(self.rows)]
+        if len(self.rows) <= len(self.widths):
+            left = [contract.left(row, k) for row in self.rows]
             for v, lanes in enumerate(self.widths):
                 b = contract.right(k, self._column(v), lanes)
-                for r in range(self.rows):
+                for r in range(len(self.rows)):
                     self._accumulate(sums[r, v], left[r], b)
             return
         right = [contract.right(k, self._column(v), lanes) for v, lanes in enumerate(self.widths)]
-        for r in range(self.rows):
-            a = contract.left(self.m + r, k)
+        for r, row in enumerate(self.rows):
+            a = contract.left(row, k)
             for v in range(len(self.widths)):
                 self._accumulate(sums[r, v], a, right[v])
 

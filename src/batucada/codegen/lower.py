@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from batucada.codegen.boxes import Boxes
 from batucada.codegen.contract import Contract
 from batucada.codegen.emitter import Emitter
 from batucada.codegen.nest import Nest
-from batucada.ir.access import flat
 from batucada.ir.graph import Node
-from batucada.ir.loops import For, Index, Kernel
+from batucada.ir.loops import For, Kernel
 from batucada.mapping import Program, Stage
 from batucada.ops import OPS
 
@@ -40,7 +40,9 @@ def check_codes(program: Program) -> dict[Node, int]:
 
 def lower_stage(program: Program, stage: Stage, codes: Mapping[Node, int]) -> list[Lowered]:
     if any(OPS[node.op].kind == "index" for node in stage.nodes):
-        return [_cat(program, stage, codes)]
+        emitter = Emitter(program, stage, codes)
+        Boxes(emitter).write()
+        return [_lowered(emitter, stage.name)]
     if stage.contract is not None:
         return _contract(program, stage, codes)
     emitter = Emitter(program, stage, codes)
@@ -64,8 +66,7 @@ def _contract(program: Program, stage: Stage, codes: Mapping[Node, int]) -> list
     assert stage.tile is not None
     m = stage.contract.type.shape[-2]
     tile = stage.tile
-    blocked = tile.k_block < stage.contract.args[0].type.shape[-1]
-    step = tile.m_block if blocked or tile.form == "dot" else tile.rows
+    step = tile.m_block if tile.blocks > 1 or tile.form == "dot" else tile.rows
     step = max(1, min(step, m))
     whole = m - m % step
     found = []
@@ -79,30 +80,3 @@ def _contract(program: Program, stage: Stage, codes: Mapping[Node, int]) -> list
         Contract(emitter).write(start, stop, width, stage.parallel and stop - start > width)
         found.append(_lowered(emitter, name))
     return found
-
-
-def _cat(program: Program, stage: Stage, codes: Mapping[Node, int]) -> Lowered:
-    """Each argument is copied to its place."""
-    (node,), (root,) = stage.nodes, stage.roots
-    dim = node.integer("dim")
-    emitter = Emitter(program, stage, codes)
-    start = 0
-    for number, arg in enumerate(node.args):
-        _copy_into(emitter, number, arg, root.buffer, node, dim, start)
-        start += arg.type.shape[dim]
-    return _lowered(emitter, stage.name)
-
-
-def _copy_into(
-    emitter: Emitter, number: int, arg: Node, buffer: str, out: Node, dim: int, start: int
-) -> None:
-    def nest(at: list[Index]) -> None:
-        if len(at) < len(arg.type.shape):
-            with emitter.loop(f"c{number}_{len(at)}", 0, arg.type.shape[len(at)]) as index:
-                nest([*at, index])
-            return
-        target = [index + start if i == dim else index for i, index in enumerate(at)]
-        value = emitter.value(arg, tuple(at), 1)
-        emitter.store(buffer, flat(out.type.shape, target), value, 1)
-
-    nest([])

@@ -70,8 +70,9 @@ class _Writer:
         following = [self._following(Index(b), row) for b in range(self.batch)]
         for start, lanes in self.columns:
             column = Index(start) + (LANE if lanes > 1 else 0)
-            self.update.finish(row, column, self._gradient(row, column, lanes), lanes)
-            updated = self.emitter.value(self.weight, self.update.at(row, column), lanes)
+            at = (*self.update.row(row), column)
+            self.update.finish(at[:-1], column, self._gradient(row, column, lanes), lanes)
+            updated = self.emitter.value(self.weight, at, lanes)
             for b, x in enumerate(following):
                 total = sums[b, start]
                 spread = x if lanes == 1 else Apply("splat", (x,), total.dtype, lanes)
@@ -81,8 +82,8 @@ class _Writer:
     def _gradient(self, row: Index, column: Index, lanes: int) -> Register:
         total: Register | None = None
         for k in range(self.batch):
-            a = self.update.left(row, Index(k))
-            b = self.update.right(Index(k), column, lanes)
+            a = self.update.left(self.update.row(row), (Index(k),))
+            b = self.update.right((Index(k),), column, lanes)
             dtype = self.product.type.dtype
             spread = a if lanes == 1 else Apply("splat", (a,), dtype, lanes)
             # as in the kernel of the update alone: its sums start from zero

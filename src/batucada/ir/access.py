@@ -26,6 +26,13 @@ def through_view(view: Node, at: Sequence[Index]) -> Position | None:
     if view.op == "slice":
         dim, start, step = (view.integer(key) for key in ("dim", "start", "step"))
         return tuple(index * step + start if i == dim else index for i, index in enumerate(at))
+    if view.op == "window":
+        position = list(at[: len(source)])
+        taps = at[len(source) :]
+        numbers = (view.integers(key) for key in ("dims", "steps", "dilations"))
+        for tap, dim, step, dilation in zip(taps, *numbers, strict=True):
+            position[dim] = position[dim] * step + tap * dilation
+        return tuple(position)
     if view.op == "flip":
         turned = view.integers("dims")
         return tuple(i * -1 + (source[d] - 1) if d in turned else i for d, i in enumerate(at))
@@ -99,4 +106,4 @@ def memory_index(
     return node, flat(node.type.shape, position)
 
 
-VIEWS = frozenset({"reshape", "permute", "expand", "slice", "flip"})
+VIEWS = frozenset({"reshape", "permute", "expand", "slice", "flip", "window"})

@@ -39,15 +39,17 @@ class Root:
 @dataclass(frozen=True, slots=True)
 class Tile:
     """How a product is blocked.  `outer`: `rows` x `vectors` registers of sums, vectors along N,
-    the left operand spread; `dot`: vectors along K.  K is cut in blocks of `k_block` (sums pass
-    through the stage's scratch between them), M in blocks of `m_block` rows that a thread takes
-    at a time."""
+    the left operand spread; `dot`: vectors along K.  The first dimension of K is cut in `blocks` of
+    `k_block` (sums pass through the stage's scratch between them), M in blocks of `m_block` rows
+    that a thread takes at a time.  A tile of rows that are short spans `outer` of them."""
 
     form: Literal["outer", "dot"]
     rows: int
     vectors: int
     k_block: int
     m_block: int
+    blocks: int = 1
+    outer: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -181,15 +181,12 @@ class _Builder:
             contract=group.contract,
             tile=tile,
         )
-        if (
-            tile is not None
-            and group.contract is not None
-            and tile.k_block < group.contract.args[0].type.shape[-1]
-        ):
+        if tile is not None and group.contract is not None and tile.blocks > 1:
             scratch = f"{name}_sums"
             self.buffers[scratch] = Buffer(scratch, group.contract.type, "arena", 0)
             stage = replace(stage, scratch=scratch)
-        return replace(stage, parallel=not stage.on_host and stage.flops >= _PARALLEL_FLOPS)
+        work = stage.flops or sum(root.node.type.size for root in stage.roots)
+        return replace(stage, parallel=not stage.on_host and work >= _PARALLEL_FLOPS)
 
     def _place(self, node: Node) -> str:
         if node in self.places:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from batucada.ir.access import memory_index
 from batucada.ir.graph import Node
 from batucada.ir.loops import Index
@@ -13,6 +15,7 @@ _SUMS = (
     12  # registers that hold sums: 16 less the vectors of the right operand and one spread value
 )
 _L1_BYTES = 24 * 1024  # what the blocks of both operands may take of a 32 KB first-level cache
+_L2_BYTES = 256 * 1024  # what a panel of the right operand may take of a second-level cache
 _FEW_ROWS = 8  # below this many rows a dot product is cheaper than packing the right operand
 
 
@@ -39,7 +42,7 @@ def _dot_form(product: Node) -> bool:
     rows.
     """
     a, b = (strides(arg) for arg in product.args)
-    if a is None or b is None or b[-1] == 1:
+    if a is None or b is None or b[-1] == 1 or product.op == "contract":
         return False
     return a[-1] == 1 and b[-2] == 1 and product.type.shape[-2] < _FEW_ROWS
 
@@ -53,13 +56,31 @@ def needs_packing(product: Node) -> bool:
 def tile_of(product: Node) -> Tile:
     m, n = product.type.shape[-2:]
     k = product.args[0].type.shape[-1]
+    if product.op == "contract":
+        return _image_tile(product)
     if _dot_form(product):
         return Tile("dot", min(8, n), 1, k, m)
     vectors = _vectors(n)
     rows = max(1, min(_SUMS // vectors, m))
     k_block = _k_block(product, m, n, k)
     block = m if k_block == k else min(m, 16 * rows)
-    return Tile("outer", rows, vectors, k_block, block)
+    return Tile("outer", rows, vectors, k_block, block, -(-k // k_block))
+
+
+def _image_tile(product: Node) -> Tile:
+    """Rows are the last dimension before N; where they are short, several of the one before."""
+    shape, right = product.type.shape, product.args[1].type.shape
+    m, n = shape[-2:]
+    vectors = _vectors(n)
+    most = max(1, _SUMS // vectors)
+    rows = -(-m // -(-m // most))
+    outer = 1
+    if len(shape) - product.integer("batch") > 2:
+        outer = max(d for d in range(1, most // rows + 1) if shape[-3] % d == 0)
+    first = right[product.integer("batch")]
+    slice_bytes = 4 * LANES * vectors * math.prod(right[product.integer("batch") + 1 : -1])
+    k_block = first if first * slice_bytes <= _L2_BYTES else max(1, _L2_BYTES // 2 // slice_bytes)
+    return Tile("outer", rows, vectors, k_block, m, -(-first // k_block), outer)
 
 
 def _vectors(n: int) -> int:

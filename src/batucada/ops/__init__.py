@@ -3,6 +3,7 @@
 from batucada.ops import activation as activation
 from batucada.ops import arithmetic as arithmetic
 from batucada.ops import contract as contract
+from batucada.ops import conv as conv
 from batucada.ops import create as create
 from batucada.ops import elementwise as elementwise
 from batucada.ops import embedding as embedding
@@ -10,11 +11,13 @@ from batucada.ops import host as host
 from batucada.ops import index as index
 from batucada.ops import loss as loss
 from batucada.ops import margin as margin
+from batucada.ops import pool as pool
 from batucada.ops import primitives as primitives
 from batucada.ops import random as random
 from batucada.ops import reduce as reduce
 from batucada.ops import scatter_views as scatter_views
 from batucada.ops import view as view
+from batucada.ops import window as window
 from batucada.ops.base import ATEN as ATEN
 from batucada.ops.base import OPS as OPS
 from batucada.ops.base import STANDALONE as STANDALONE

@@ -43,6 +43,8 @@ class Op:
     flops_per_element: int = 1
 
     def flops(self, out: Type, *args: Type) -> int:
+        if self.name == "contract":
+            return 2 * args[0].size * args[1].shape[-1]
         if self.kind == "contract":
             return 2 * out.size * args[0].shape[-1]
         if self.kind == "reduce":

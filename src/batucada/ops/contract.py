@@ -1,4 +1,6 @@
-"""The product: `matmul` of [..., M, K] and [..., K, N], batch dimensions broadcast."""
+"""Products: `matmul` of [..., M, K] and [..., K, N], batch dimensions broadcast, and `contract` of
+[B..., M..., K...] and [B..., K..., N] over several dimensions.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +28,34 @@ def _infer(a: Type, b: Type) -> Type:
 
 
 define(Op("matmul", "contract", _infer, np.matmul))
+
+
+def _contract(a: Type, b: Type, batch: int, k: int) -> Type:
+    inner = b.shape[batch:-1]
+    fits = a.dtype == b.dtype and len(inner) == k and a.shape[:batch] == b.shape[:batch]
+    if not fits or k < 1 or a.shape[len(a.shape) - k :] != inner or len(a.shape) < batch + k + 1:
+        raise TypeRuleError(f"contract: {a} and {b} do not fit, {batch=}, {k=}")
+    return Type(a.dtype, (*a.shape[: len(a.shape) - k], b.shape[-1]))
+
+
+def _contract_ref(a: np.ndarray, b: np.ndarray, batch: int, k: int) -> np.ndarray:
+    rows = a.shape[batch : a.ndim - k]
+    flat = a.reshape(*a.shape[:batch], math.prod(rows), -1)
+    product = flat @ b.reshape(*b.shape[:batch], -1, b.shape[-1])
+    return product.reshape(*a.shape[: a.ndim - k], b.shape[-1])
+
+
+define(Op("contract", "contract", _contract, _contract_ref))
+
+
+def contract(a: Node, b: Node, k: int, batch: int = 0) -> Node:
+    """Sums over the last `k` dimensions of `a`, which are those before the last of `b`; the first
+    `batch` dimensions of both go together.
+    """
+    product = make("contract", a, b, batch=batch, k=k)
+    if 0 in (a.type.size, b.type.size):
+        return full(product.type.shape, 0, product.type.dtype)
+    return product
 
 
 def matmul(a: Node, b: Node) -> Node:

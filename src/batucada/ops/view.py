@@ -216,7 +216,7 @@ def _zeros(like: Node, dim: int, extent: int) -> Node:
     return expand(scalar(0, like.type.dtype), shape)
 
 
-def _spaced(x: Node, dim: int, step: int) -> Node:
+def spaced(x: Node, dim: int, step: int) -> Node:
     """`step - 1` zeros between the elements along `dim`: the adjoint of a slice with a step."""
     extent = x.type.shape[dim]
     column = unsqueeze(x, dim + 1)
@@ -241,9 +241,9 @@ def zeros_where_not_taken(
     x: Node, shape: Shape, dim: int, start: int, stop: int, step: int
 ) -> Node:
     """`shape` of zeros, but for x at start:stop:step of `dim`."""
-    spaced = x if step == 1 else _spaced(x, dim, step)
-    last = start + spaced.type.shape[dim]
-    parts = [_zeros(x, dim, start), spaced, _zeros(x, dim, shape[dim] - last)]
+    apart = x if step == 1 else spaced(x, dim, step)
+    last = start + apart.type.shape[dim]
+    parts = [_zeros(x, dim, start), apart, _zeros(x, dim, shape[dim] - last)]
     return _aten_cat([part for part in parts if part.type.shape[dim]], dim)
 
 

@@ -1,0 +1,284 @@
+"""Convolutions, as products over windows: nothing is copied to form them.
+
+Inside, tensors are channels-last: x [N, *spatial, C] and w [*kernel, C, O].  The permutations that
+this leaves at the borders are for the passes to move away.  The adjoint with respect to x is a
+convolution of the gradient: with steps between windows, one for each residue of the position modulo
+the step, so that no product with a zero is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product as pairs
+
+from batucada.ir.graph import Node
+from batucada.ops.base import TypeRuleError, make, translates
+from batucada.ops.contract import contract
+from batucada.ops.create import full
+from batucada.ops.elementwise import cast
+from batucada.ops.reduce import reduce
+from batucada.ops.view import aten_slice, permute, reshape, unsqueeze
+from batucada.ops.window import pad, window
+
+_FEW_CHANNELS = 8  # below this, taps and channels are one dimension of a product
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """Of a convolution over `len(kernel)` dimensions."""
+
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    groups: int
+
+    @property
+    def rank(self) -> int:
+        return len(self.kernel)
+
+    @property
+    def space(self) -> range:
+        """The spatial dimensions of a channels-last tensor."""
+        return range(1, self.rank + 1)
+
+
+def _all(values: Sequence[int], rank: int) -> tuple[int, ...]:
+    return tuple(values) if len(values) == rank else tuple(values) * rank
+
+
+def channels_last(x: Node) -> Node:
+    """[N, C, *spatial] -> [N, *spatial, C]"""
+    return permute(x, (0, *range(2, len(x.type.shape)), 1))
+
+
+def channels_first(x: Node) -> Node:
+    rank = len(x.type.shape)
+    return permute(x, (0, rank - 1, *range(1, rank - 1)))
+
+
+def _kernel_last(w: Node) -> Node:
+    """[O, C, *kernel] -> [*kernel, C, O]"""
+    return permute(w, (*range(2, len(w.type.shape)), 1, 0))
+
+
+def _padded(x: Node, low: Sequence[int], high: Sequence[int]) -> Node:
+    return pad(x, (0, *low, 0), (0, *high, 0))
+
+
+def _windows(x: Node, g: Geometry) -> Node:
+    return window(x, g.space, g.kernel, g.stride, g.dilation)
+
+
+def _forward(x: Node, w: Node, g: Geometry) -> Node:
+    """x channels-last and padded, w [*kernel, C, O] -> [N, *places, O]"""
+    if g.groups == 1:
+        return _dense(x, w, g)
+    channels, out = x.type.shape[-1], w.type.shape[-1]
+    if w.type.shape[-2] == 1 and out == channels:
+        return _depthwise(x, w, g)
+    split = reshape(x, [*x.type.shape[:-1], g.groups, channels // g.groups])
+    found = _windows(split, g)  # [N, *places, G, C/G, *kernel]
+    rank = g.rank
+    taps = range(rank + 3, 2 * rank + 3)
+    left = permute(found, (rank + 1, *range(rank + 1), *taps, rank + 2))
+    kernel = reshape(w, [*w.type.shape[:-1], g.groups, out // g.groups])
+    right = permute(kernel, (rank + 1, *range(rank + 1), rank + 2))
+    result = contract(left, right, rank + 1, batch=1)  # [G, N, *places, O/G]
+    together = permute(result, (*range(1, rank + 2), 0, rank + 2))
+    return reshape(together, [*together.type.shape[:-2], out])
+
+
+def _dense(x: Node, w: Node, g: Geometry) -> Node:
+    """Taps along the last dimension lie side by side with their channels: they are one."""
+    shape, rank = x.type.shape, g.rank
+    channels = shape[-1]
+    if g.dilation[-1] != 1:
+        found = _windows(x, g)  # [N, *places, C, *kernel]
+        left = permute(found, (*range(rank + 1), *range(rank + 2, 2 * rank + 2), rank + 1))
+        return contract(left, w, rank + 1)
+    rows = reshape(x, [*shape[:-2], shape[-2] * channels])
+    taps = (*g.kernel[:-1], g.kernel[-1] * channels)
+    steps = (*g.stride[:-1], g.stride[-1] * channels)
+    left = window(rows, g.space, taps, steps, (*g.dilation[:-1], 1))
+    right = reshape(w, [*taps, w.type.shape[-1]])
+    return contract(left, right, rank)
+
+
+def _depthwise(x: Node, w: Node, g: Geometry) -> Node:
+    """A sum over taps; channels stay side by side."""
+    found = _windows(x, g)  # [N, *places, C, *kernel]
+    rank = g.rank
+    taps = permute(found, (*range(rank + 1), *range(rank + 2, 2 * rank + 2), rank + 1))
+    kernel = reshape(w, [*g.kernel, w.type.shape[-1]])
+    over = tuple(range(rank + 1, 2 * rank + 1))
+    return reduce("sum", make("mul", taps, kernel), over, keepdim=False)
+
+
+def convolution(x: Node, w: Node, g: Geometry) -> Node:
+    """x channels-last, w [*kernel, C, O]"""
+    return _forward(_padded(x, g.padding, g.padding), w, g)
+
+
+def _weight_gradient(x: Node, grad: Node, g: Geometry) -> Node:
+    """x and grad channels-last -> [*kernel, C, O]"""
+    x = _padded(x, g.padding, g.padding)
+    places = grad.type.shape[1:-1]
+    reach = [
+        (n - 1) * s + d * (k - 1) + 1
+        for n, s, d, k in zip(places, g.stride, g.dilation, g.kernel, strict=True)
+    ]
+    for dim, extent in zip(g.space, reach, strict=True):
+        x = aten_slice(x, dim, 0, extent)
+    rank, channels, out = g.rank, x.type.shape[-1], grad.type.shape[-1]
+    over = tuple(range(rank + 1))
+    if g.groups == 1 and channels < _FEW_CHANNELS and g.dilation[-1] == 1:
+        rows = reshape(x, [*x.type.shape[:-2], x.type.shape[-2] * channels])
+        taps = (*g.kernel[:-1], g.kernel[-1] * channels)
+        steps = (*g.stride[:-1], g.stride[-1] * channels)
+        found = window(rows, g.space, taps, steps, (*g.dilation[:-1], 1))
+        left = permute(found, (*range(rank + 1, 2 * rank + 1), *over))
+        return reshape(contract(left, grad, rank + 1), [*g.kernel, channels, out])
+    if g.groups == 1:
+        found = _windows(x, g)
+        left = permute(found, (*range(rank + 2, 2 * rank + 2), rank + 1, *over))
+        return contract(left, grad, rank + 1)
+    if channels == g.groups and out == channels:
+        found = _windows(x, g)  # [N, *places, C, *kernel]
+        taps = permute(found, (*range(rank + 2, 2 * rank + 2), *range(rank + 2)))
+        sums = reduce("sum", make("mul", taps, grad), tuple(range(rank, 2 * rank + 1)), False)
+        return unsqueeze(sums, rank)
+    split = reshape(x, [*x.type.shape[:-1], g.groups, channels // g.groups])
+    found = _windows(split, g)  # [N, *places, G, C/G, *kernel]
+    left = permute(found, (rank + 1, *range(rank + 3, 2 * rank + 3), rank + 2, *over))
+    right = reshape(grad, [*grad.type.shape[:-1], g.groups, out // g.groups])
+    right = permute(right, (rank + 1, *range(rank + 1), rank + 2))
+    result = contract(left, right, rank + 1, batch=1)  # [G, *kernel, C/G, O/G]
+    together = permute(result, (*range(1, rank + 2), 0, rank + 2))
+    return reshape(together, [*together.type.shape[:-2], out])
+
+
+def _input_gradient(grad: Node, w: Node, g: Geometry, space: Sequence[int]) -> Node:
+    """grad [N, *places, O], w [*kernel, C/groups, O] -> [N, *space, C]"""
+    turned = _turned(w, g)
+    if any(s > 1 and d > 1 for s, d in zip(g.stride, g.dilation, strict=True)):
+        raise TypeRuleError("a convolution with both a stride and a dilation has no adjoint here")
+    counts = [
+        (extent - 1 + p) // s + 1 for extent, p, s in zip(space, g.padding, g.stride, strict=True)
+    ]
+    phases = [_phase(grad, turned, g, residue, counts) for residue in pairs(*map(range, g.stride))]
+    whole = _interleaved(phases, g)
+    for dim, p, extent in zip(g.space, g.padding, space, strict=True):
+        whole = aten_slice(whole, dim, p, p + extent)
+    return whole
+
+
+def _turned(w: Node, g: Geometry) -> Node:
+    """[*kernel, C/groups, O] -> [*kernel, O/groups, C]: the adjoint's weight, not yet flipped"""
+    rank = g.rank
+    if g.groups == 1:
+        return permute(w, (*range(rank), rank + 1, rank))
+    inner, out = w.type.shape[-2:]
+    split = reshape(w, [*g.kernel, inner, g.groups, out // g.groups])
+    turned = permute(split, (*range(rank), rank + 2, rank + 1, rank))
+    return reshape(turned, [*g.kernel, out // g.groups, g.groups * inner])
+
+
+def _phase(
+    grad: Node, turned: Node, g: Geometry, residue: tuple[int, ...], counts: list[int]
+) -> Node:
+    """The padded positions that are `residue` modulo the step: position s * q + r gets
+    sum over j of grad[q - j] * w[r + s * j]."""
+    low, high, sizes = [], [], []
+    for d, (r, count) in enumerate(zip(residue, counts, strict=True)):
+        step, taps = g.stride[d], len(range(r, g.kernel[d], g.stride[d]))
+        if taps == 0:
+            shape = (grad.type.shape[0], *counts, turned.type.shape[-1])
+            return full(shape, 0, grad.type.dtype)
+        turned = aten_slice(turned, d, r, None, step)
+        reach = g.dilation[d] * (taps - 1)
+        low.append(reach)
+        high.append(count - grad.type.shape[d + 1])
+        sizes.append(taps)
+    flipped = make("flip", turned, dims=tuple(range(g.rank))) if max(sizes) > 1 else turned
+    ones = (1,) * g.rank
+    adjoint = Geometry(tuple(sizes), ones, (0,) * g.rank, g.dilation, g.groups)
+    return _forward(_padded(grad, low, high), flipped, adjoint)
+
+
+def _interleaved(phases: list[Node], g: Geometry) -> Node:
+    """Phases in row-major order of their residues -> one tensor, the last spatial dimension
+    first."""
+    for dim, step in reversed(list(zip(g.space, g.stride, strict=True))):
+        rows = [phases[i : i + step] for i in range(0, len(phases), step)]
+        phases = [_woven(row, dim) for row in rows]
+    return phases[0]
+
+
+def _woven(parts: list[Node], dim: int) -> Node:
+    if len(parts) == 1:
+        return parts[0]
+    stacked = make("cat", *(unsqueeze(part, dim + 1) for part in parts), dim=dim + 1)
+    shape = list(parts[0].type.shape)
+    shape[dim] *= len(parts)
+    return reshape(stacked, shape)
+
+
+def _geometry(
+    w: Node, stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int], groups: int
+) -> Geometry:
+    rank = len(w.type.shape) - 2
+    kernel = w.type.shape[2:]
+    return Geometry(kernel, _all(stride, rank), _all(padding, rank), _all(dilation, rank), groups)
+
+
+@translates("aten.convolution.default")
+def _convolution(
+    x: Node, w: Node, bias: Node | None, stride: Sequence[int], padding: Sequence[int],
+    dilation: Sequence[int], transposed: bool, output_padding: Sequence[int], groups: int,
+) -> Node:  # fmt: skip
+    g = _geometry(w, stride, padding, dilation, groups)
+    if len(x.type.shape) != g.rank + 2 or 0 in x.type.shape:
+        raise TypeRuleError(f"convolution: {x.type} has no batch dimension or no elements")
+    inside = channels_last(x)
+    if transposed:
+        extra = _all(output_padding, g.rank)
+        space = [
+            (extent - 1) * s - 2 * p + d * (k - 1) + 1 + more
+            for extent, s, p, d, k, more in zip(
+                x.type.shape[2:], g.stride, g.padding, g.dilation, g.kernel, extra, strict=True
+            )
+        ]
+        out = _input_gradient(inside, _kernel_last(w), g, space)
+    else:
+        out = convolution(inside, _kernel_last(w), g)
+    if bias is not None:
+        out = make("add", out, cast(bias, out.type.dtype))
+    return channels_first(out)
+
+
+@translates("aten.convolution_backward.default")
+def _convolution_backward(
+    grad: Node, x: Node, w: Node, bias_sizes: Sequence[int] | None, stride: Sequence[int],
+    padding: Sequence[int], dilation: Sequence[int], transposed: bool,
+    output_padding: Sequence[int], groups: int, mask: Sequence[bool],
+) -> tuple[Node | None, Node | None, Node | None]:  # fmt: skip
+    g = _geometry(w, stride, padding, dilation, groups)
+    if len(x.type.shape) != g.rank + 2 or 0 in x.type.shape:
+        raise TypeRuleError(f"convolution: {x.type} has no batch dimension or no elements")
+    outer, inner = channels_last(grad), channels_last(x)
+    kernel = _kernel_last(w)
+    grad_x = grad_w = grad_b = None
+    if mask[0] and transposed:
+        grad_x = channels_first(convolution(outer, kernel, g))
+    elif mask[0]:
+        grad_x = channels_first(_input_gradient(outer, kernel, g, x.type.shape[2:]))
+    if mask[1]:
+        big, small = (outer, inner) if transposed else (inner, outer)
+        found = _weight_gradient(big, small, g)  # [*kernel, C, O]
+        rank = g.rank
+        grad_w = permute(found, (rank + 1, rank, *range(rank)))
+    if mask[2]:
+        grad_b = reduce("sum", outer, tuple(range(g.rank + 1)), keepdim=False)
+    return grad_x, grad_w, grad_b

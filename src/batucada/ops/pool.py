@@ -1,0 +1,294 @@
+"""Pooling: reductions over windows, and their adjoints without a scatter.
+
+Inside, tensors are channels-last.  The gradient of an element is gathered from the windows that
+hold it, so that no two of them write to the same place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce as fold
+
+from batucada.ir.graph import Node
+from batucada.ir.types import DType
+from batucada.ops.base import TypeRuleError, make, translates
+from batucada.ops.contract import matmul
+from batucada.ops.conv import channels_first, channels_last
+from batucada.ops.create import scalar
+from batucada.ops.elementwise import cast
+from batucada.ops.reduce import reduce
+from batucada.ops.view import expand, permute, reshape, spaced
+from batucada.ops.window import pad, places, window
+
+
+@dataclass(frozen=True, slots=True)
+class _Pool:
+    """Of windows over the spatial dimensions of extents `space`."""
+
+    space: tuple[int, ...]
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    out: tuple[int, ...]
+
+    @property
+    def rank(self) -> int:
+        return len(self.space)
+
+    @property
+    def is_partition(self) -> bool:
+        """No element is in two windows, and none of the padding in any."""
+        apart = self.kernel == self.stride and set(self.dilation) == {1}
+        return (
+            apart
+            and not any(self.padding)
+            and all(o * k <= e for o, k, e in zip(self.out, self.kernel, self.space, strict=True))
+        )
+
+    def padded(self, x: Node, value: float) -> Node:
+        """x channels-last with as much around it as the windows reach."""
+        high = [
+            (o - 1) * s + d * (k - 1) + 1 - p - e
+            for o, s, d, k, p, e in zip(
+                self.out, self.stride, self.dilation, self.kernel, self.padding, self.space,
+                strict=True,
+            )
+        ]  # fmt: skip
+        return pad(x, (0, *self.padding, 0), (0, *high, 0), value)
+
+    def taps(self, x: Node) -> Node:
+        """[N, *out, *kernel, C] of a padded x"""
+        found = window(x, range(1, self.rank + 1), self.kernel, self.stride, self.dilation)
+        return _channels_behind_taps(found, self.rank)
+
+    def over(self) -> tuple[int, ...]:
+        """The dimensions of the taps."""
+        return tuple(range(self.rank + 1, 2 * self.rank + 1))
+
+
+def _channels_behind_taps(found: Node, rank: int) -> Node:
+    """[N, *places, C, *kernel] -> [N, *places, *kernel, C]"""
+    return permute(found, (*range(rank + 1), *range(rank + 2, 2 * rank + 2), rank + 1))
+
+
+def _pool(
+    x: Node, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int] | int,
+    dilation: Sequence[int] | int, ceil: bool, rank: int,
+) -> _Pool:  # fmt: skip
+    def full(values: Sequence[int] | int) -> tuple[int, ...]:
+        values = [values] if isinstance(values, int) else list(values)
+        return tuple(values) * rank if len(values) == 1 else tuple(values)
+
+    if len(x.type.shape) != rank + 2 or 0 in x.type.shape:
+        raise TypeRuleError(f"pooling: {x.type} has no batch dimension or no elements")
+    space = x.type.shape[2:]
+    kernel, padding, dilation = full(kernel), full(padding), full(dilation)
+    stride = full(stride) if stride else kernel
+    out = []
+    for e, k, s, p, d in zip(space, kernel, stride, padding, dilation, strict=True):
+        count = places(e + 2 * p + (s - 1 if ceil else 0), k, s, d)
+        out.append(count - 1 if ceil and (count - 1) * s >= e + p else count)
+    return _Pool(space, kernel, stride, padding, dilation, tuple(out))
+
+
+def _flat_positions(pool: _Pool) -> Node:
+    """i64 [1, *out, *kernel, 1]: where each tap lies in a channel, row-major"""
+    total: Node | None = None
+    rank = 2 * pool.rank + 2
+    for d in range(pool.rank):
+        places_ = _along(pool.out[d], pool.stride[d], -pool.padding[d], 1 + d, rank)
+        taps = _along(pool.kernel[d], pool.dilation[d], 0, 1 + pool.rank + d, rank)
+        position = make("add", places_, taps)
+        if total is not None:
+            total = make("mul", total, scalar(pool.space[d], "i64"))
+        total = position if total is None else make("add", total, position)
+    assert total is not None
+    return total
+
+
+def _along(extent: int, factor: int, offset: int, dim: int, rank: int) -> Node:
+    """factor * i + offset along `dim` of `rank` dimensions"""
+    ramp = make("iota", size=extent)
+    if factor != 1:
+        ramp = make("mul", ramp, scalar(factor, "i64"))
+    if offset:
+        ramp = make("add", ramp, scalar(offset, "i64"))
+    return reshape(ramp, [extent if i == dim else 1 for i in range(rank)])
+
+
+def _max_pool(x: Node, pool: _Pool) -> tuple[Node, Node]:
+    """The maxima, and where the first of each window is; a NaN is the maximum."""
+    if not x.type.is_float:
+        raise TypeRuleError(f"max pooling takes floating-point numbers, not {x.type}")
+    taps = pool.taps(pool.padded(channels_last(x), float("-inf")))
+    over = pool.over()
+    largest = reduce("amax", taps, over)
+    hit = make("or", make("eq", taps, largest), make("isnan", taps))
+    behind = scalar(2**62, "i64")
+    where = reduce("amin", make("where", hit, _flat_positions(pool), behind), over, keepdim=False)
+    shape = [s for i, s in enumerate(largest.type.shape) if i not in over]
+    return channels_first(reshape(largest, shape)), channels_first(where)
+
+
+def _max_backward(grad: Node, indices: Node, pool: _Pool) -> Node:
+    grad, indices = channels_last(grad), channels_last(indices)
+    zero = scalar(0, grad.type.dtype)
+    if pool.is_partition:
+        hit = make("eq", _beside_taps(indices, pool), _flat_positions(pool))
+        return _unpartitioned(make("where", hit, _beside_taps(grad, pool), zero), pool)
+    own: Node | None = None
+    rank = 2 * pool.rank + 2
+    for d, extent in enumerate(pool.space):
+        position = _along(extent, 1, 0, 1 + d, rank)
+        own = (
+            position
+            if own is None
+            else make("add", make("mul", own, scalar(extent, "i64")), position)
+        )
+    assert own is not None
+    hit = make("eq", _windows_of(indices, pool), own)
+    return _summed(make("where", hit, _windows_of(grad, pool), zero), pool)
+
+
+def _summed(taps: Node, pool: _Pool) -> Node:
+    return channels_first(reduce("sum", taps, pool.over(), keepdim=False))
+
+
+def _beside_taps(x: Node, pool: _Pool) -> Node:
+    """[N, *out, C] -> [N, *out, *1, C]"""
+    return reshape(x, [*x.type.shape[:-1], *[1] * pool.rank, x.type.shape[-1]])
+
+
+def _unpartitioned(x: Node, pool: _Pool) -> Node:
+    """[N, *out, *kernel, C] -> [N, C, *space], zeros where there is no window"""
+    rank = pool.rank
+    x = expand(x, (x.type.shape[0], *pool.out, *pool.kernel, x.type.shape[-1]))
+    order = [0, *(d for i in range(rank) for d in (1 + i, 1 + rank + i)), 2 * rank + 1]
+    covered = [o * k for o, k in zip(pool.out, pool.kernel, strict=True)]
+    whole = reshape(permute(x, order), [x.type.shape[0], *covered, x.type.shape[-1]])
+    high = [e - c for e, c in zip(pool.space, covered, strict=True)]
+    return channels_first(pad(whole, (0,) * (rank + 2), (0, *high, 0)))
+
+
+def _windows_of(x: Node, pool: _Pool) -> Node:
+    """[N, *out, C] -> [N, *space, *kernel, C]: what the windows that hold an element give it."""
+    for d in range(pool.rank):
+        if pool.stride[d] > 1:
+            x = spaced(x, 1 + d, pool.stride[d])
+        reach = pool.dilation[d] * (pool.kernel[d] - 1)
+        low = [reach - pool.padding[d] if i == 1 + d else 0 for i in range(pool.rank + 2)]
+        behind = pool.space[d] + pool.padding[d] - x.type.shape[1 + d]
+        high = [behind if i == 1 + d else 0 for i in range(pool.rank + 2)]
+        x = pad(x, low, high)
+    ones = (1,) * pool.rank
+    found = window(x, range(1, pool.rank + 1), pool.kernel, ones, pool.dilation)
+    return _channels_behind_taps(found, pool.rank)
+
+
+@translates("aten.max_pool2d_with_indices.default", "aten.max_pool3d_with_indices.default")
+def _max_pool_nd(
+    x: Node, kernel: Sequence[int], stride: Sequence[int] = (), padding: Sequence[int] | int = 0,
+    dilation: Sequence[int] | int = 1, ceil: bool = False,
+) -> tuple[Node, Node]:  # fmt: skip
+    rank = len(x.type.shape) - 2
+    return _max_pool(x, _pool(x, kernel, stride, padding, dilation, ceil, rank))
+
+
+@translates(
+    "aten.max_pool2d_with_indices_backward.default",
+    "aten.max_pool3d_with_indices_backward.default",
+)
+def _max_pool_backward(
+    grad: Node, x: Node, kernel: Sequence[int], stride: Sequence[int],
+    padding: Sequence[int] | int, dilation: Sequence[int] | int, ceil: bool, indices: Node,
+) -> Node:  # fmt: skip
+    rank = len(x.type.shape) - 2
+    return _max_backward(grad, indices, _pool(x, kernel, stride, padding, dilation, ceil, rank))
+
+
+def _divisors(pool: _Pool, with_padding: bool, given: int | None, dtype: DType) -> Node:
+    """[1, *out, 1]: how many elements each mean is over"""
+    if given:
+        return scalar(given, dtype)
+    counts: list[Node] = []
+    for d in range(pool.rank):
+        start = _along(pool.out[d], pool.stride[d], -pool.padding[d], 1 + d, pool.rank + 2)
+        stop = make("add", start, scalar(pool.kernel[d], "i64"))
+        border = pool.padding[d] if with_padding else 0
+        stop = make("minimum", stop, scalar(pool.space[d] + border, "i64"))
+        if not with_padding:
+            start = make("maximum", start, scalar(0, "i64"))
+        counts.append(make("sub", stop, start))
+    return cast(fold(lambda a, b: make("mul", a, b), counts), dtype)
+
+
+@translates("aten.avg_pool2d.default", "aten.avg_pool3d.default")
+def _avg_pool(
+    x: Node, kernel: Sequence[int], stride: Sequence[int] = (), padding: Sequence[int] | int = 0,
+    ceil: bool = False, with_padding: bool = True, divisor: int | None = None,
+) -> Node:  # fmt: skip
+    pool = _pool(x, kernel, stride, padding, 1, ceil, len(x.type.shape) - 2)
+    total = reduce("sum", pool.taps(pool.padded(channels_last(x), 0)), pool.over(), keepdim=False)
+    return channels_first(make("div", total, _divisors(pool, with_padding, divisor, x.type.dtype)))
+
+
+@translates("aten.avg_pool2d_backward.default", "aten.avg_pool3d_backward.default")
+def _avg_pool_backward(
+    grad: Node, x: Node, kernel: Sequence[int], stride: Sequence[int],
+    padding: Sequence[int] | int, ceil: bool, with_padding: bool, divisor: int | None,
+) -> Node:  # fmt: skip
+    pool = _pool(x, kernel, stride, padding, 1, ceil, len(x.type.shape) - 2)
+    share = make("div", channels_last(grad), _divisors(pool, with_padding, divisor, x.type.dtype))
+    if pool.is_partition:
+        return _unpartitioned(_beside_taps(share, pool), pool)
+    return _summed(_windows_of(share, pool), pool)
+
+
+def _averaging(extent: int, out: int, dtype: DType) -> Node:
+    """[extent, out]: 1 / n where element i is one of the n in cell o of adaptive pooling, else 0"""
+    cell = make("iota", size=out)
+    start = make("floor_div", make("mul", cell, scalar(extent, "i64")), scalar(out, "i64"))
+    end = make("add", cell, scalar(1, "i64"))
+    end = make("mul", end, scalar(extent, "i64"))
+    end = make("floor_div", make("add", end, scalar(out - 1, "i64")), scalar(out, "i64"))
+    element = reshape(make("iota", size=extent), [extent, 1])
+    inside = make("and", make("ge", element, start), make("lt", element, end))
+    share = make("reciprocal", cast(make("sub", end, start), dtype))
+    return make("where", inside, share, scalar(0, dtype))
+
+
+def _applied(x: Node, matrix: Node, dim: int) -> Node:
+    """x with `dim` multiplied by [extent, new extent]"""
+    rank = len(x.type.shape)
+    order = [d for d in range(rank) if d != dim] + [dim]
+    moved = permute(x, order)
+    rows = reshape(moved, [-1, moved.type.shape[-1]])
+    found = reshape(matmul(rows, matrix), [*moved.type.shape[:-1], matrix.type.shape[1]])
+    return permute(found, [order.index(d) for d in range(rank)])
+
+
+@translates("aten._adaptive_avg_pool2d.default", "aten._adaptive_avg_pool3d.default")
+def _adaptive(x: Node, out: Sequence[int]) -> Node:
+    space = x.type.shape[2:]
+    if len(space) != len(out):
+        raise TypeRuleError(f"pooling: {x.type} has no batch dimension")
+    if all(e % o == 0 for e, o in zip(space, out, strict=True)):
+        return _avg_pool(x, [e // o for e, o in zip(space, out, strict=True)])
+    for d, (extent, cells) in enumerate(zip(space, out, strict=True)):
+        x = _applied(x, _averaging(extent, cells, x.type.dtype), 2 + d)
+    return x
+
+
+@translates(
+    "aten._adaptive_avg_pool2d_backward.default", "aten._adaptive_avg_pool3d_backward.default"
+)
+def _adaptive_backward(grad: Node, x: Node) -> Node:
+    space, out = x.type.shape[2:], grad.type.shape[2:]
+    if all(e % o == 0 for e, o in zip(space, out, strict=True)):
+        kernel = [e // o for e, o in zip(space, out, strict=True)]
+        return _avg_pool_backward(grad, x, kernel, kernel, 0, False, True, None)
+    for d, (extent, cells) in enumerate(zip(space, out, strict=True)):
+        grad = _applied(grad, permute(_averaging(extent, cells, x.type.dtype), (1, 0)), 2 + d)
+    return grad
