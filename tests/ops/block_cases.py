@@ -176,12 +176,20 @@ def arithmetic() -> list[Case]:
     ]
 
 
+def _large(name: str, function: Callable[..., torch.Tensor], *shapes: tuple[int, int]) -> Case:
+    """A sum of hundreds of terms: it is off by more than its own rounding."""
+    return Case(name, Function(function), tuple(_normal(*s) for s in shapes), 1e-4, 5e-5)
+
+
 def products() -> list[Case]:
     return [
         _case("mm", torch.mm, _normal(7, 10), _normal(10, 33)),
         _case("mm, right turned", lambda a, b: a @ b.t(), _normal(7, 10), _normal(33, 10)),
         _case("mm, left turned", lambda a, b: a.t() @ b, _normal(10, 7), _normal(10, 33)),
         _case("mm, both turned", lambda a, b: a.t() @ b.t(), _normal(7, 10), _normal(33, 7)),
+        _large("mm, large", torch.mm, (50, 300), (300, 130)),
+        _large("mm, large, right turned", lambda a, b: a @ b.t(), (27, 257), (129, 257)),
+        _large("mm, large, left turned", lambda a, b: a.t() @ b, (300, 200), (300, 70)),
         _case("mm of sizes 1", torch.mm, _normal(1, 1), _normal(1, 1)),
         _case("mm over 1", torch.mm, _normal(33, 1), _normal(1, 10)),
         _case("mm over nothing", torch.mm, _normal(3, 0), _normal(0, 2)),

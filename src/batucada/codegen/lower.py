@@ -9,9 +9,11 @@ from batucada.codegen.boxes import Boxes
 from batucada.codegen.contract import Contract
 from batucada.codegen.emitter import Emitter
 from batucada.codegen.nest import Nest
+from batucada.codegen.packed import Packed
 from batucada.ir.graph import Node
 from batucada.ir.loops import For, Kernel
 from batucada.mapping import Program, Stage
+from batucada.mapping.program import Tile
 from batucada.ops import OPS
 
 
@@ -60,12 +62,28 @@ def _is_parallel(kernel: Kernel) -> bool:
     return len(kernel.body) == 1 and isinstance(kernel.body[0], For) and kernel.body[0].parallel
 
 
+def _packed(program: Program, stage: Stage, tile: Tile, codes: Mapping[Node, int]) -> list[Lowered]:
+    """Whole blocks of columns, which threads may share, and the columns that are left."""
+    assert stage.contract is not None
+    n = stage.contract.type.shape[-1]
+    whole, every = n // tile.n_block, -(-n // tile.n_block)
+    found = []
+    for name, start, stop in ((stage.name, 0, whole), (f"{stage.name}_rest", whole, every)):
+        if start < stop:
+            emitter = Emitter(program, stage, codes)
+            Packed(emitter).write_columns(start, stop, stage.parallel and stop - start > 1)
+            found.append(_lowered(emitter, name))
+    return found
+
+
 def _contract(program: Program, stage: Stage, codes: Mapping[Node, int]) -> list[Lowered]:
     """Whole blocks of rows, which threads may share, and the rows that are left."""
     assert stage.contract is not None
     assert stage.tile is not None
     m = stage.contract.type.shape[-2]
     tile = stage.tile
+    if tile.form == "packed":
+        return _packed(program, stage, tile, codes)
     step = tile.m_block if tile.blocks > 1 or tile.form == "dot" else tile.rows
     step = max(1, min(step, m))
     whole = m - m % step

@@ -41,15 +41,20 @@ class Tile:
     """How a product is blocked.  `outer`: `rows` x `vectors` registers of sums, vectors along N,
     the left operand spread; `dot`: vectors along K.  The first dimension of K is cut in `blocks` of
     `k_block` (sums pass through the stage's scratch between them), M in blocks of `m_block` rows
-    that a thread takes at a time.  A tile of rows that are short spans `outer` of them."""
+    that a thread takes at a time.  A tile of rows that are short spans `outer` of them.
+    `packed` is `outer` for a large right operand: a thread takes `n_block` columns at a time and
+    copies what it needs of each block of K to scratch, panel by panel; and of the left operand
+    `m_block` rows at a time where `pack_left`."""
 
-    form: Literal["outer", "dot"]
+    form: Literal["outer", "dot", "packed"]
     rows: int
     vectors: int
     k_block: int
     m_block: int
     blocks: int = 1
     outer: int = 1
+    n_block: int = 0
+    pack_left: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +74,8 @@ class Stage:
     contract: Node | None = None
     tile: Tile | None = None
     scratch: str = ""  # a buffer for partial sums, where the product is blocked along K
+    panels: str = ""  # a buffer for copies of the right operand, where its tile is `packed`
+    rows: str = ""  # ... and of the left one
     parallel: bool = False
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -10,7 +11,7 @@ from batucada.ir.types import Type
 from batucada.ir.verify import VerifyError
 from batucada.mapping.fuse import Fusion, Group
 from batucada.mapping.memory import Life, Plan, aligned, plan
-from batucada.mapping.program import Buffer, Program, Root, Space, Stage, Sweep
+from batucada.mapping.program import Buffer, Program, Root, Space, Stage, Sweep, Tile
 from batucada.mapping.sweep import find_sweep
 from batucada.mapping.tiling import tile_of
 from batucada.mapping.update import fuse_updates
@@ -181,12 +182,29 @@ class _Builder:
             contract=group.contract,
             tile=tile,
         )
-        if tile is not None and group.contract is not None and tile.blocks > 1:
-            scratch = f"{name}_sums"
-            self.buffers[scratch] = Buffer(scratch, group.contract.type, "arena", 0)
-            stage = replace(stage, scratch=scratch)
+        if tile is not None and group.contract is not None:
+            stage = self._with_scratch(stage, group.contract, tile)
         work = stage.flops or sum(root.node.type.size for root in stage.roots)
         return replace(stage, parallel=not stage.on_host and work >= _PARALLEL_FLOPS)
+
+    def _with_scratch(self, stage: Stage, product: Node, tile: Tile) -> Stage:
+        """Memory for partial sums and for copies of the operands, as its tile needs it."""
+
+        def scratch(name: str, shape: tuple[int, ...]) -> str:
+            name = f"{stage.name}_{name}"
+            self.buffers[name] = Buffer(name, Type(product.type.dtype, shape), "arena", 0)
+            return name
+
+        if tile.blocks > 1:
+            stage = replace(stage, scratch=scratch("sums", product.type.shape))
+        if tile.form == "packed":
+            n = product.type.shape[-1]
+            depth = tile.k_block * math.prod(product.args[1].type.shape[1:-1])
+            blocks = -(-n // tile.n_block)
+            stage = replace(stage, panels=scratch("panels", (blocks, depth, tile.n_block)))
+            if tile.pack_left:
+                stage = replace(stage, rows=scratch("rows", (blocks, depth, tile.m_block)))
+        return stage
 
     def _place(self, node: Node) -> str:
         if node in self.places:
@@ -225,7 +243,7 @@ class _Builder:
             for name in (*self._stage_reads(stage), *_written(stage)):
                 steps.setdefault(name, set()).add(step)
         for stage in regrad:
-            for name in (*self._stage_reads(stage), stage.scratch):
+            for name in (*self._stage_reads(stage), *_written(stage)):
                 steps.setdefault(name, set()).add(len(order))
         for name in _written(sweep.forward) if sweep is not None else ():
             steps[name] |= {0, len(order)}
@@ -242,7 +260,8 @@ class _Builder:
 
 
 def _written(stage: Stage) -> list[str]:
-    return [name for name in (*(root.buffer for root in stage.roots), stage.scratch) if name]
+    roots = (root.buffer for root in stage.roots)
+    return [name for name in (*roots, stage.scratch, stage.panels, stage.rows) if name]
 
 
 def _topological(groups: Iterable[Group], waits: dict[Group, set[Group]]) -> list[Group]:

@@ -16,6 +16,9 @@ _SUMS = (
 )
 _L1_BYTES = 24 * 1024  # what the blocks of both operands may take of a 32 KB first-level cache
 _L2_BYTES = 256 * 1024  # what a panel of the right operand may take of a second-level cache
+_PANELS_BYTES = 192 * 1024  # ... and what a block of panels of it may, copied
+_FAR_BYTES = 512  # neighbours along K of the left operand that are so far apart are copied, too
+_PACKED_K = 256  # steps of k in a block of panels, about
 _FEW_ROWS = 8  # below this many rows a dot product is cheaper than packing the right operand
 
 
@@ -48,7 +51,9 @@ def _dot_form(product: Node) -> bool:
 
 
 def needs_packing(product: Node) -> bool:
-    """The right operand must be copied so that N is contiguous."""
+    """The right operand must be copied as a whole so that N is contiguous."""
+    if _is_packed(product):
+        return False
     b = strides(product.args[1])
     return (b is None or b[-1] != 1) and not _dot_form(product)
 
@@ -56,6 +61,8 @@ def needs_packing(product: Node) -> bool:
 def tile_of(product: Node) -> Tile:
     m, n = product.type.shape[-2:]
     k = product.args[0].type.shape[-1]
+    if _is_packed(product):
+        return _packed_tile(product)
     if product.op == "contract":
         return _image_tile(product)
     if _dot_form(product):
@@ -81,6 +88,49 @@ def _image_tile(product: Node) -> Tile:
     slice_bytes = 4 * LANES * vectors * math.prod(right[product.integer("batch") + 1 : -1])
     k_block = first if first * slice_bytes <= _L2_BYTES else max(1, _L2_BYTES // 2 // slice_bytes)
     return Tile("outer", rows, vectors, k_block, m, -(-first // k_block), outer)
+
+
+def _is_packed(product: Node) -> bool:
+    """Many rows meet a right operand that is too large to stay in the first-level cache, or that
+    lies turned.
+    """
+    b = product.args[1]
+    if product.type.dtype != "f32" or len(b.type.shape) > 2 + _depth(product) - 1:
+        return False
+    if product.op == "matmul" and len(product.type.shape) > 2:
+        return False
+    rows, depth = math.prod(product.type.shape[:-1]), math.prod(b.type.shape[:-1])
+    n = b.type.size // depth
+    return rows >= 24 and n >= 64 and depth >= 32 and strides(b) is not None
+
+
+def _depth(product: Node) -> int:
+    """Number of dimensions that are summed over."""
+    return product.integer("k") if product.op == "contract" else 1
+
+
+def _packed_tile(product: Node) -> Tile:
+    """Panels of two vectors and six rows; as many columns at a time as the copies may take."""
+    shape, right = product.type.shape, product.args[1].type.shape
+    m, n = shape[-2:]
+    first, rest = right[0], math.prod(right[1:-1])
+    count = max(1, round(first * rest / _PACKED_K)) if rest < _PACKED_K else first
+    k_block = -(-first // min(count, first))
+    width = 2 * LANES
+    panels = max(1, _PANELS_BYTES // (4 * k_block * rest * width))
+    blocks = -(-n // (panels * width))
+    blocks += blocks % 2 if n > blocks * width else 0  # two threads share them evenly
+    n_block = -(-n // (blocks * width)) * width
+    rows, outer = 6, 1
+    if len(shape) > 2:
+        rows = -(-m // -(-m // rows))
+        outer = max(d for d in range(1, 6 // rows + 1) if shape[-3] % d == 0)
+    left = strides(product.args[0])
+    pack_left = len(shape) == 2 and left is not None and left[-1] * 4 >= _FAR_BYTES
+    return Tile(
+        "packed", min(rows, m), 2, k_block, 16 * rows, -(-first // k_block), outer, n_block,
+        pack_left,
+    )  # fmt: skip
 
 
 def _vectors(n: int) -> int:

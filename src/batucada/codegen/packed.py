@@ -1,0 +1,159 @@
+"""Large products: blocks of columns and of K, with the operands copied as the tiles read them.
+
+The order is that of Goto and van de Geijn, "Anatomy of high-performance matrix multiplication" (ACM
+TOMS 34, 2008): a block of the right operand is copied panel by panel, so that a panel is dense and
+stays in the first-level cache while every row passes over it; blocks of columns are shared among
+threads, each with copies of its own.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+from batucada.codegen.contract import Contract
+from batucada.codegen.emitter import LANE, Emitter
+from batucada.codegen.nest import LANES, segments
+from batucada.ir.access import Position, flat
+from batucada.ir.graph import Node
+from batucada.ir.loops import Expr, Index
+
+
+class Packed(Contract):
+    """Writes the kernel of a contract stage whose tile is `packed`."""
+
+    def __init__(self, emitter: Emitter) -> None:
+        super().__init__(emitter)
+        assert not any(e == 0 for e in self.over)
+        self.width = self.tile.vectors * LANES
+        self.rest = 1
+        for extent in self.over[1:]:
+            self.rest *= extent
+        self.depth = self.tile.k_block * self.rest  # steps of k in a block
+        self.block = Index()  # the number of the block of columns
+        self.columns = Index()  # ... and its first column
+        self.k0 = Index()
+        self.panel = Index()  # the first column of the panel within the block
+        self.row0: Index | None = None  # the first row that is copied
+
+    def write_columns(self, start: int, stop: int, parallel: bool) -> None:
+        """The blocks of columns from `start` to `stop`, for threads to share; only the last block
+        of all may be narrower, and it comes alone.
+        """
+        count = min(self.tile.n_block, self.n - start * self.tile.n_block)
+        with self.emitter.loop("j", start, stop, 1, parallel) as block:
+            self._columns(block, count)
+
+    def _columns(self, block: Index, count: int) -> None:
+        self.block, self.columns = block, block * self.tile.n_block
+        for first, last, at in self._k_blocks():
+            with at as k0:
+                rest = self.k - (self.tile.blocks - 1) * self.tile.k_block
+                size = rest if last else self.tile.k_block
+                self.k0 = k0
+                self._copy_panels(size, count)
+                self._rows_of_block(size, count, first, last)
+
+    def _rows_of_block(self, size: int, count: int, first: bool, last: bool) -> None:
+        if not self.tile.pack_left:
+            return self._over_panels(self.m, size, count, first, last)
+        m_block = self.tile.m_block
+        whole = self.m - self.m % m_block
+        for start, stop, height in ((0, whole, m_block), (whole, self.m, self.m - whole)):
+            if start == stop:
+                continue
+            with self.emitter.loop("m0", start, stop, height) as row:
+                self.row0 = row
+                self._copy_rows(size, row, height)
+                self._over_panels(height, size, count, first, last)
+        return None
+
+    def _over_panels(self, height: int, size: int, count: int, first: bool, last: bool) -> None:
+        whole = count - count % self.width
+        for start, stop, widths in (
+            (0, whole, [LANES] * self.tile.vectors),
+            (whole, count, _widths(count - whole)),
+        ):
+            if start == stop:
+                continue
+            with self.emitter.loop("n0", start, stop, self.width) as panel:
+                self.panel = panel
+                self._over_outer(height, size, widths, first, last)
+
+    def _over_outer(
+        self, height: int, size: int, widths: list[int], first: bool, last: bool
+    ) -> None:
+        """The dimensions of M before the last, and the tiles of rows."""
+        with ExitStack() as loops:
+            outer: list[Index] = []
+            for i, extent in enumerate(self.shape[:-2]):
+                width = self.tile.outer if i == len(self.shape) - 3 else 1
+                outer.append(loops.enter_context(self.emitter.loop(f"b{i}", 0, extent, width)))
+            self.outer = tuple(outer)
+            row = self.row0 or Index()
+            self._tiles(
+                row, height, self.columns + self.panel, widths, (self.k0, size), first, last
+            )
+
+    # ---- the copies
+
+    def _step_of(self, k: Position) -> Index:
+        """The number of a step of k within the block."""
+        inner = flat(self.over[1:], k[1:])
+        return (k[0] + self.k0 * -1) * self.rest + inner
+
+    def right(self, k: Position, n: Index, lanes: int) -> Expr:
+        """From the copy: [block, panel, step, column of the panel]"""
+        column = n + (self.columns + self.panel) * -1
+        place = self.panel * self.depth + self._step_of(k) * self.width + column
+        return self._from(self.emitter.stage.panels, self.tile.n_block, place, lanes)
+
+    def left(self, row: Position, k: Position, lanes: int = 1) -> Expr:
+        if self.row0 is None:
+            return super().left(row, k, lanes)
+        place = self._step_of(k) * self.tile.m_block + row[-1] + self.row0 * -1
+        return self._from(self.emitter.stage.rows, self.tile.m_block, place, lanes)
+
+    def _from(self, buffer: str, extent: int, place: Index, lanes: int) -> Expr:
+        base = self.block * (self.depth * extent)
+        register = self.emitter.fresh("c", self.product.type.dtype, lanes)
+        return self.emitter.assign(register, self.emitter.load(buffer, base + place, lanes))
+
+    def _copy_panels(self, size: int, count: int) -> None:
+        whole = count - count % self.width
+        for start, stop, widths in (
+            (0, whole, [LANES] * self.tile.vectors),
+            (whole, count, _widths(count - whole)),
+        ):
+            if start == stop:
+                continue
+            with self.emitter.loop("p", start, stop, self.width) as panel, ExitStack() as loops:
+                k = [self.k0 + loops.enter_context(self.emitter.loop("q0", 0, size))]
+                for i, extent in enumerate(self.over[1:], 1):
+                    k.append(loops.enter_context(self.emitter.loop(f"q{i}", 0, extent)))
+                self._copy_step(tuple(k), panel, widths)
+
+    def _copy_step(self, k: Position, panel: Index, widths: list[int]) -> None:
+        node = self.product.args[1]
+        place = self.block * (self.depth * self.tile.n_block) + panel * self.depth
+        place = place + self._step_of(k) * self.width
+        start = 0
+        for lanes in widths:
+            lane = LANE if lanes > 1 else Index()
+            value = self.emitter.value(node, (*k, self.columns + panel + start + lane), lanes)
+            self.emitter.store(self.emitter.stage.panels, place + start + lane, value, lanes)
+            start += lanes
+
+    def _copy_rows(self, size: int, row: Index, height: int) -> None:
+        node: Node = self.product.args[0]
+        with self.emitter.loop("q0", 0, size) as step:
+            place = self.block * (self.depth * self.tile.m_block) + step * self.tile.m_block
+            start = 0
+            for lanes in _widths(height):
+                lane = LANE if lanes > 1 else Index()
+                value = self.emitter.value(node, (row + start + lane, self.k0 + step), lanes)
+                self.emitter.store(self.emitter.stage.rows, place + start + lane, value, lanes)
+                start += lanes
+
+
+def _widths(count: int) -> list[int]:
+    return [LANES] * (count // LANES) + [lanes for _, lanes in segments(count)]
