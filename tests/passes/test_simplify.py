@@ -8,7 +8,10 @@ from batucada.ir.text import parse_graph, print_graph
 from batucada.ir.verify import verify
 from batucada.passes.simplify import RULES, simplify
 
-HEAD = "def f(x: 'f32[3,4] input', y: 'f32[1,4] input', n: 'i64[3,4] input'):\n"
+HEAD = (
+    "def f(x: 'f32[3,4] input', y: 'f32[1,4] input', n: 'i64[3,4] input',"
+    " image: 'f32[2,5,6,3] input'):\n"
+)
 
 
 def program(body: str) -> str:
@@ -86,6 +89,38 @@ FIRES = {
            output('o', v2)""",
         """v0 = exp(x)  # f32[3,4] FWD
            v1 = add(v0, v0)  # f32[3,4] FWD
+           output('o', v1)""",
+    ),
+    "permute_after_map": (
+        """v0 = permute(image, dims=(0, 3, 1, 2))  # f32[2,3,5,6] FWD
+           v1 = exp(v0)  # f32[2,3,5,6] FWD
+           output('o', v1)""",
+        """v0 = exp(image)  # f32[2,5,6,3] FWD
+           v1 = permute(v0, dims=(0, 3, 1, 2))  # f32[2,3,5,6] FWD
+           output('o', v1)""",
+    ),
+    "permute_after_reduce": (
+        """v0 = permute(image, dims=(0, 3, 1, 2))  # f32[2,3,5,6] FWD
+           v1 = sum(v0, dims=(0, 2))  # f32[1,3,1,6] FWD
+           output('o', v1)""",
+        """v0 = sum(image, dims=(0, 1))  # f32[1,1,6,3] FWD
+           v1 = permute(v0, dims=(0, 3, 1, 2))  # f32[1,3,1,6] FWD
+           output('o', v1)""",
+    ),
+    "permute_after_slice": (
+        """v0 = permute(image, dims=(0, 3, 1, 2))  # f32[2,3,5,6] FWD
+           v1 = slice(v0, dim=2, start=1, stop=3, step=1)  # f32[2,3,2,6] FWD
+           output('o', v1)""",
+        """v0 = slice(image, dim=1, start=1, stop=3, step=1)  # f32[2,2,6,3] FWD
+           v1 = permute(v0, dims=(0, 3, 1, 2))  # f32[2,3,2,6] FWD
+           output('o', v1)""",
+    ),
+    "permute_of_ones": (
+        """v0 = sum(image, dims=(1, 2))  # f32[2,1,1,3] FWD
+           v1 = permute(v0, dims=(0, 3, 1, 2))  # f32[2,3,1,1] FWD
+           output('o', v1)""",
+        """v0 = sum(image, dims=(1, 2))  # f32[2,1,1,3] FWD
+           v1 = reshape(v0, shape=(2, 3, 1, 1))  # f32[2,3,1,1] FWD
            output('o', v1)""",
     ),
 }

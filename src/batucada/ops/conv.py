@@ -91,10 +91,12 @@ def _forward(x: Node, w: Node, g: Geometry) -> Node:
 
 
 def _dense(x: Node, w: Node, g: Geometry) -> Node:
-    """Taps along the last dimension lie side by side with their channels: they are one."""
+    """Where taps along the last dimension lie side by side with their channels, in x and in w, they
+    are one dimension of the product.
+    """
     shape, rank = x.type.shape, g.rank
     channels = shape[-1]
-    if g.dilation[-1] != 1:
+    if g.dilation[-1] != 1 or w.op in ("flip", "slice"):
         found = _windows(x, g)  # [N, *places, C, *kernel]
         left = permute(found, (*range(rank + 1), *range(rank + 2, 2 * rank + 2), rank + 1))
         return contract(left, w, rank + 1)
@@ -164,13 +166,16 @@ def _input_gradient(grad: Node, w: Node, g: Geometry, space: Sequence[int]) -> N
     turned = _turned(w, g)
     if any(s > 1 and d > 1 for s, d in zip(g.stride, g.dilation, strict=True)):
         raise TypeRuleError("a convolution with both a stride and a dilation has no adjoint here")
+    first = [p // s for p, s in zip(g.padding, g.stride, strict=True)]
     counts = [
-        (extent - 1 + p) // s + 1 for extent, p, s in zip(space, g.padding, g.stride, strict=True)
+        (extent - 1 + p) // s + 1 - q
+        for extent, p, s, q in zip(space, g.padding, g.stride, first, strict=True)
     ]
-    phases = [_phase(grad, turned, g, residue, counts) for residue in pairs(*map(range, g.stride))]
+    residues = pairs(*map(range, g.stride))
+    phases = [_phase(grad, turned, g, residue, first, counts) for residue in residues]
     whole = _interleaved(phases, g)
-    for dim, p, extent in zip(g.space, g.padding, space, strict=True):
-        whole = aten_slice(whole, dim, p, p + extent)
+    for dim, p, s, extent in zip(g.space, g.padding, g.stride, space, strict=True):
+        whole = aten_slice(whole, dim, p % s, p % s + extent)
     return whole
 
 
@@ -186,10 +191,12 @@ def _turned(w: Node, g: Geometry) -> Node:
 
 
 def _phase(
-    grad: Node, turned: Node, g: Geometry, residue: tuple[int, ...], counts: list[int]
-) -> Node:
+    grad: Node, turned: Node, g: Geometry, residue: tuple[int, ...],
+    first: list[int], counts: list[int],
+) -> Node:  # fmt: skip
     """The padded positions that are `residue` modulo the step: position s * q + r gets
-    sum over j of grad[q - j] * w[r + s * j]."""
+    sum over j of grad[q - j] * w[r + s * j], for `counts` of q from `first` on.
+    """
     low, high, sizes = [], [], []
     for d, (r, count) in enumerate(zip(residue, counts, strict=True)):
         step, taps = g.stride[d], len(range(r, g.kernel[d], g.stride[d]))
@@ -198,8 +205,8 @@ def _phase(
             return full(shape, 0, grad.type.dtype)
         turned = aten_slice(turned, d, r, None, step)
         reach = g.dilation[d] * (taps - 1)
-        low.append(reach)
-        high.append(count - grad.type.shape[d + 1])
+        low.append(reach - first[d])
+        high.append(first[d] + count - grad.type.shape[d + 1])
         sizes.append(taps)
     flipped = make("flip", turned, dims=tuple(range(g.rank))) if max(sizes) > 1 else turned
     ones = (1,) * g.rank

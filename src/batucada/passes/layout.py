@@ -13,6 +13,7 @@ from batucada.ir.graph import Graph, Node, Output, graph_of
 from batucada.ir.types import Type
 from batucada.ops import OPS, like, make, with_args
 from batucada.ops.view import permute
+from batucada.passes.channels import is_channels_order
 from batucada.passes.rewrite import substitute
 from batucada.passes.simplify import simplify
 
@@ -20,17 +21,24 @@ _SWAP = (1, 0)
 
 
 def store_weights_packed(graph: Graph) -> Graph:
-    swapped = {
-        node.name for node in graph.by_role("parameter") if _wants_transposition(node, graph)
-    }
-    return _settle(_store_transposed(graph, swapped)) if swapped else graph
-
-
-def _wants_transposition(node: Node, graph: Graph) -> bool:
-    """It is the right operand of more products transposed than straight; the forward ones count."""
-    if len(node.type.shape) != 2:
-        return False
     users = graph.users()
+    wanted = {node.name: _wanted(node, users) for node in graph.by_role("parameter")}
+    orders = {name: order for name, order in wanted.items() if order is not None}
+    return _settle(_store_permuted(graph, orders)) if orders else graph
+
+
+def _wanted(node: Node, users: dict[Node, list[Node]]) -> tuple[int, ...] | None:
+    """The order of dimensions in which it is best stored, None as it is."""
+    rank = len(node.type.shape)
+    if rank == 2:
+        return _SWAP if _wants_transposition(node, users) else None
+    kernel_last = (*range(2, rank), 1, 0)
+    found = any(u.op == "permute" and u.attr("dims") == kernel_last for u in users[node])
+    return kernel_last if rank > 2 and found else None
+
+
+def _wants_transposition(node: Node, users: dict[Node, list[Node]]) -> bool:
+    """It is the right operand of more products transposed than straight; the forward ones count."""
 
     def as_right(value: Node) -> int:
         return sum(
@@ -41,38 +49,45 @@ def _wants_transposition(node: Node, graph: Graph) -> bool:
     return sum(map(as_right, turned)) > as_right(node)
 
 
-def _store_transposed(graph: Graph, names: set[str]) -> Graph:
-    """Inputs, gradients and updates of these parameters, and of their state, become their
-    transposes.
+def _store_permuted(graph: Graph, orders: dict[str, tuple[int, ...]]) -> Graph:
+    """Inputs, gradients and updates of these parameters, and of their state, are stored in this
+    order of dimensions.
     """
 
-    def of(name: str) -> bool:
-        return any(name == n or name.startswith(n + "__") for n in names)
+    def order_of(node: Node) -> tuple[int, ...] | None:
+        if node.role not in ("parameter", "state"):
+            return None
+        owner = next((n for n in orders if node.name == n or node.name.startswith(f"{n}__")), None)
+        order = orders[owner] if owner is not None else None
+        return order if order is not None and len(order) == len(node.type.shape) else None
 
     new: dict[Node, Node] = {}
     inputs: list[Node] = []
+    changed: dict[str, tuple[int, ...]] = {}
     for node in graph.inputs:
-        stored = node
-        if node.role in ("parameter", "state") and len(node.type.shape) == 2 and of(node.name):
-            turned = Type(node.type.dtype, node.type.shape[::-1])
-            stored = replace(node, type=turned, attrs=(*node.attrs, ("storage", _SWAP)))
+        order = order_of(node)
+        if order is None:
+            stored = new[node] = node
+        else:
+            changed[node.name] = order
+            turned = Type(node.type.dtype, tuple(node.type.shape[d] for d in order))
+            stored = replace(node, type=turned, attrs=(*node.attrs, ("storage", order)))
+            new[node] = permute(stored, [order.index(d) for d in range(len(order))])
         inputs.append(stored)
-        new[node] = stored if stored is node else permute(stored, _SWAP)
     for node in graph.nodes:
         new[node] = with_args(node, [new[arg] for arg in node.args])
-    changed = {node.name for node in inputs if ("storage", _SWAP) in node.attrs}
     outputs = [
-        _turned(out, new[out.node], out.role != "output" and out.name in changed)
+        _turned(out, new[out.node], None if out.role == "output" else changed.get(out.name))
         for out in graph.outputs
     ]
     return graph_of(graph.name, inputs, outputs)
 
 
-def _turned(out: Output, node: Node, turn: bool) -> Output:
-    if not turn:
+def _turned(out: Output, node: Node, order: tuple[int, ...] | None) -> Output:
+    if order is None:
         return replace(out, node=node)
     with like(node):
-        return replace(out, node=permute(node, _SWAP))
+        return replace(out, node=permute(node, order))
 
 
 def _settle(graph: Graph) -> Graph:
@@ -105,6 +120,8 @@ def _sink(graph: Graph) -> Graph:
 
 def _through(node: Node) -> Node | None:
     source, dims = node.args[0], node.integers("dims")
+    if is_channels_order(dims):
+        return None  # these go the other way
     if source.op == "matmul" and dims == _SWAP:
         a, b = source.args
         return make("matmul", permute(b, _SWAP), permute(a, _SWAP))

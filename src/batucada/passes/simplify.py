@@ -8,6 +8,7 @@ from batucada.ir.graph import Graph, Node
 from batucada.ops import OPS, make
 from batucada.ops.create import scalar
 from batucada.ops.view import permute, reshape
+from batucada.passes import channels
 from batucada.passes.rewrite import rewrite, share
 
 
@@ -107,4 +108,5 @@ RULES = (
     multiply_by_one,
     reduce_of_one,
     cast_to_same,
+    *channels.RULES,
 )

@@ -41,8 +41,9 @@ def check_step(name: str, before: Graph, after: Graph) -> None:
         other = found.get((role, symbol))
         if other is None:
             raise VerifyError(f"{name}: the {role} {symbol} is gone")
-        turned = role != "output" and _is_turned(before, symbol) != _is_turned(after, symbol)
-        other = other.T if turned else other
+        if role != "output":
+            value = _as_in_pytorch(value, _storage(before, symbol))
+            other = _as_in_pytorch(other, _storage(after, symbol))
         size = np.nanmax(np.abs(value), initial=1e-30, where=np.isfinite(value))
         if not np.allclose(value, other, rtol=0, atol=_TOLERANCE * size, equal_nan=True):
             raise VerifyError(f"{name}: the {role} {symbol} is another; see the dumps around it")
@@ -54,7 +55,8 @@ def _random_inputs(graph: Graph) -> dict[str, np.ndarray]:
     bounds = [node.integer("size") for node in graph.nodes if node.op == "check_index"]
     values: dict[str, np.ndarray] = {}
     for node in graph.inputs:
-        shape = node.type.shape[::-1] if _is_turned(graph, node.name) else node.type.shape
+        order = _storage(graph, node.name)
+        shape = tuple(node.type.shape[order.index(d)] for d in range(len(order)))
         if not node.type.is_float:
             values[node.name] = random.integers(0, min(bounds, default=2), shape)
             continue
@@ -65,9 +67,15 @@ def _random_inputs(graph: Graph) -> dict[str, np.ndarray]:
 
 
 def _stored(graph: Graph, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {name: v.T if _is_turned(graph, name) else v for name, v in values.items()}
+    return {name: value.transpose(_storage(graph, name)) for name, value in values.items()}
 
 
-def _is_turned(graph: Graph, symbol: str) -> bool:
-    """Whether the graph stores this input transposed."""
-    return any(n.name == symbol and "storage" in dict(n.attrs) for n in graph.inputs)
+def _as_in_pytorch(value: np.ndarray, order: tuple[int, ...]) -> np.ndarray:
+    return value.transpose([order.index(d) for d in range(len(order))])
+
+
+def _storage(graph: Graph, symbol: str) -> tuple[int, ...]:
+    """The order of dimensions in which the graph stores this input."""
+    node = graph.input(symbol)
+    given = "storage" in dict(node.attrs)
+    return node.integers("storage") if given else tuple(range(len(node.type.shape)))
