@@ -20,7 +20,7 @@ check: $(READY) ## what to run before a commit: style, types, fast tests
 test: $(READY) ## every test
 	$(BIN)/pytest --durations=5
 
-bench: $(READY) ## training and inference steps beside PyTorch; BENCH="--cases train-128" to choose
+bench: $(READY) ## steps beside PyTorch; BENCH="--cases networks --threads 2" to choose
 	$(BIN)/python benchmarks/bench.py $(BENCH)
 	$(BIN)/python benchmarks/cost.py
 

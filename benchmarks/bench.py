@@ -4,6 +4,10 @@ The peers of a case run in turns (A B C A B C ...), so that a slow moment of the
 of them; a number is the median over the rounds.  `ratio` is eager PyTorch's time over a peer's.
 
     python benchmarks/bench.py --cases train-1,train-128 --peers session,eager --rounds 9
+    python benchmarks/bench.py --cases networks --threads 2
+
+`best_peer` is the fastest that is not ours, `against_best` its time over our loop's; `gflops` is
+what our loop reaches, `of_peak` its share of what the cores in use can do on registers alone.
 """
 
 from __future__ import annotations
@@ -18,8 +22,10 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 REFERENCE = "eager"
+OURS = ("session", "loop")
 WARM_UP_STEPS = 3
 
 
@@ -28,32 +34,57 @@ def main() -> None:
     _pin(arguments.threads)  # before torch, JAX and the runtime look at the machine
     import peers
     import torch
-    from workload import CASES
+    from peak import peak_gflops
+    from workload import CASES, GROUPS
 
     torch.set_num_threads(arguments.threads)
     chosen = {name: peers.PEERS[name] for name in _names(arguments.peers, peers.PEERS)}
-    for name in _names(arguments.cases, CASES):
+    peak = peak_gflops() * arguments.threads
+    for name in _names(_cases(arguments.cases, GROUPS), CASES):
         with tempfile.TemporaryDirectory() as folder:
-            runs, skipped = {}, {}
-            for peer, prepare in chosen.items():
-                try:
-                    with contextlib.redirect_stdout(sys.stderr):  # stdout is for the figures
-                        runs[peer] = prepare(CASES[name], Path(folder))
-                except peers.MissingPeerError as error:
-                    skipped[peer] = str(error)
+            runs, skipped = _prepared(CASES[name], chosen, Path(folder))
             times = interleaved(runs, arguments.rounds, arguments.seconds)
-        line = {"case": name, "threads": arguments.threads, **_figures(times), "skipped": skipped}
+            flops = peers.flops_of(CASES[name], Path(folder)) if "loop" in runs else 0
+        figures = _figures(times) | _of_peak(times, flops, peak)
+        line = {"case": name, "threads": arguments.threads, **figures, "skipped": skipped}
         print(json.dumps(line), flush=True)
+
+
+def _prepared(case: Any, chosen: dict[str, Callable], folder: Path) -> tuple[dict, dict]:
+    """The peers that can run the case, and why the others cannot."""
+    from torch_peers import MissingPeerError
+
+    runs: dict[str, Callable[[int], object]] = {}
+    skipped: dict[str, str] = {}
+    for peer, prepare in chosen.items():
+        try:
+            with contextlib.redirect_stdout(sys.stderr):  # stdout is for the figures
+                runs[peer] = prepare(case, folder)
+                runs[peer](1)
+        except MissingPeerError as error:
+            skipped[peer] = str(error)
+        except Exception as error:
+            if peer in OURS:
+                raise
+            runs.pop(peer, None)
+            skipped[peer] = f"fails: {type(error).__name__}: {str(error).splitlines()[0]}"
+    return runs, skipped
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--cases", default="", help="names with commas between; default: all")
+    parser.add_argument(
+        "--cases", default="ffn", help="names with commas between, or ffn (default) or networks"
+    )
     parser.add_argument("--peers", default="", help="names with commas between; default: all")
     parser.add_argument("--rounds", type=int, default=7, help="rounds a case (default 7)")
     parser.add_argument("--seconds", type=float, default=0.2, help="length of a turn (default 0.2)")
     parser.add_argument("--threads", type=int, default=1, help="cores to use (default 1)")
     return parser.parse_args()
+
+
+def _cases(text: str, groups: dict[str, str]) -> str:
+    return groups.get(text, text)
 
 
 def _names(text: str, known: dict) -> list[str]:
@@ -108,6 +139,20 @@ def _figures(times: dict[str, list[float]]) -> dict[str, dict[str, float]]:
     if REFERENCE in medians:
         reference = medians[REFERENCE]
         figures["ratio"] = {name: round(reference / value, 2) for name, value in medians.items()}
+    return figures
+
+
+def _of_peak(times: dict[str, list[float]], flops: int, peak: float) -> dict[str, Any]:
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    others = {name: value for name, value in medians.items() if name not in OURS}
+    figures: dict[str, Any] = {}
+    if "loop" in medians:
+        gflops = flops / medians["loop"] / 1e9
+        figures |= {"gflops": round(gflops, 1), "of_peak": round(gflops / peak, 3)}
+    if "loop" in medians and others:
+        best = min(others, key=lambda name: others[name])
+        ratio = round(others[best] / medians["loop"], 2)
+        figures |= {"best_peer": best, "against_best": ratio}
     return figures
 
 

@@ -91,7 +91,7 @@ def _run(case: str, pef: Path) -> dict[str, float]:
 
 
 def _eager(case: str, pef: Path) -> dict[str, float]:
-    from peers import eager
+    from torch_peers import eager
     from workload import CASES
 
     start = time.perf_counter()

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
+import torch_peers
+from torch_peers import MissingPeerError, Steps, sgd
 from workload import LEARNING_RATE, WEIGHT_DECAY, Case, inputs_of, model_of
 
 if TYPE_CHECKING:
     from batucada import NamedTensor
-
-Steps = Callable[[int], object]
-
-
-class MissingPeerError(Exception):
-    """The peer is not installed here."""
 
 
 def session(case: Case, folder: Path) -> Steps:
@@ -63,32 +59,10 @@ def loop(case: Case, folder: Path) -> Steps:
     return lambda steps: program.loop(names, tensors, steps)
 
 
-def eager(case: Case, folder: Path) -> Steps:
-    """PyTorch as most people run it."""
-    return _repeat(_torch_step(case))
-
-
-def compiled(case: Case, folder: Path) -> Steps:
-    """`torch.compile` of the whole step as one graph: forward, backward and update in place."""
-    torch.compiler.reset()
-    model, inputs = model_of(case), tuple(inputs_of(case).values())
-    weights = {name: p.detach() for name, p in model.named_parameters()}
-
-    def loss(weights: dict[str, torch.Tensor], *inputs: torch.Tensor) -> torch.Tensor:
-        return torch.func.functional_call(model, weights, inputs)[0]
-
-    def train() -> torch.Tensor:
-        gradients, value = torch.func.grad_and_value(loss)(weights, *inputs)
-        for name, weight in weights.items():
-            weight.sub_(LEARNING_RATE * (gradients[name] + WEIGHT_DECAY * weight))
-        return value
-
-    step = torch.compile(train if case.training else lambda: model(*inputs), fullgraph=True)
-    return _repeat(torch.inference_mode()(step))
-
-
 def jax_jit(case: Case, folder: Path) -> Steps:
-    """JAX: one jitted function a step, parameters donated."""
+    """JAX: one jitted function a step, parameters donated.  Written for the FFN alone."""
+    if not case.of_ffn:
+        raise MissingPeerError("written for the FFN alone")
     try:
         import jax  # pyright: ignore[reportMissingImports]
         import jax.numpy as jnp  # pyright: ignore[reportMissingImports]
@@ -97,15 +71,15 @@ def jax_jit(case: Case, folder: Path) -> Steps:
     inputs = {name: jnp.asarray(tensor.numpy()) for name, tensor in inputs_of(case).items()}
     state = [jnp.asarray(p.detach().numpy().T) for p in model_of(case).parameters()]
 
-    def logits(weights, images):
-        return jax.nn.relu(images @ weights[0]) @ weights[1] @ weights[2]
+    def logits(weights, inputs):
+        return jax.nn.relu(inputs @ weights[0]) @ weights[1] @ weights[2]
 
-    def loss(weights, images, labels):
-        scores = jax.nn.log_softmax(logits(weights, images))
+    def loss(weights, inputs, labels):
+        scores = jax.nn.log_softmax(logits(weights, inputs))
         return -jnp.take_along_axis(scores, labels[:, None], axis=1).mean()
 
-    def train(weights, images, labels):
-        value, gradients = jax.value_and_grad(loss)(weights, images, labels)
+    def train(weights, inputs, labels):
+        value, gradients = jax.value_and_grad(loss)(weights, inputs, labels)
         update = [
             w - LEARNING_RATE * (g + WEIGHT_DECAY * w)
             for w, g in zip(weights, gradients, strict=True)
@@ -129,8 +103,11 @@ def jax_jit(case: Case, folder: Path) -> Steps:
 PEERS: dict[str, Callable[[Case, Path], Steps]] = {
     "session": session,
     "loop": loop,
-    "eager": eager,
-    "compile": compiled,
+    **torch_peers.PEERS,
+    **{
+        f"{name}-channels-last": partial(peer, channels_last=True)
+        for name, peer in torch_peers.PEERS.items()
+    },
     "jax": jax_jit,
 }
 
@@ -142,29 +119,10 @@ def named_inputs(case: Case) -> tuple[NamedTensor, ...]:
     return tuple(NamedTensor(name, tensor) for name, tensor in inputs_of(case).items())
 
 
-def sgd(model: torch.nn.Module) -> list[torch.optim.Optimizer]:
-    return [torch.optim.SGD(model.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)]
+def flops_of(case: Case, folder: Path) -> int:
+    """Of one step, by the manifest of what `loop` compiled."""
+    import batucada
 
-
-def _torch_step(case: Case) -> Callable[[], object]:
-    model, inputs = model_of(case), tuple(inputs_of(case).values())
-    if not case.training:
-        return torch.inference_mode()(lambda: model(*inputs))
-    (optimizer,) = sgd(model)
-
-    def step() -> torch.Tensor:
-        optimizer.zero_grad()
-        loss, _ = model(*inputs)
-        loss.backward()
-        optimizer.step()
-        return loss
-
-    return step
-
-
-def _repeat(step: Callable[[], object]) -> Steps:
-    def run(steps: int) -> None:
-        for _ in range(steps):
-            step()
-
-    return run
+    manifest = batucada.load(folder / f"loop-{case.name}.pef").manifest
+    stages = set(manifest.entries["step"].stages)
+    return sum(stage.flops for stage in manifest.stages if stage.name in stages)

@@ -37,13 +37,13 @@ def test_figures(bench: ModuleType) -> None:
 
 @pytest.mark.slow
 def test_eager_peer_counts_its_steps(bench: ModuleType, tmp_path: Path) -> None:
-    import peers  # pyright: ignore[reportMissingImports]
     import torch
+    import torch_peers  # pyright: ignore[reportMissingImports]
     from workload import CASES  # pyright: ignore[reportMissingImports]
 
     counted: list[int] = []
     original = torch.optim.SGD.step
-    run = peers.eager(CASES["train-1"], tmp_path)
+    run = torch_peers.eager(CASES["train-1"], tmp_path)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.optim.SGD, "step", lambda self: counted.append(original(self) or 1))
         run(3)
