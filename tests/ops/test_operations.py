@@ -61,9 +61,10 @@ EXACT_BINARY = (
     *COMPARISONS,
 )
 FLOAT_BINARY = (*EXACT_BINARY, "div", "atan2")
-INTEGER = {1: ("neg", "abs", "sign", "copy"), 2: (*EXACT_BINARY, "div", "and", "or", "xor")}
+BITWISE = ("and", "or", "xor", "shl", "shr")
+INTEGER = {1: ("neg", "abs", "sign", "copy"), 2: (*EXACT_BINARY, "div", *BITWISE)}
 BOOLEAN = {1: ("not", "copy"), 2: ("and", "or", "xor", "eq", "ne")}
-NOT_UNARY = {*FLOAT_BINARY, "pow", "and", "or", "xor", "not", "where", "cast", "check_index"}
+NOT_UNARY = {*FLOAT_BINARY, *BITWISE, "pow", "not", "where", "cast", "check_index"}
 UNARY = tuple(name for name, op in OPS.items() if op.kind == "map" and name not in NOT_UNARY)
 
 TORCH: dict[str, Callable[..., torch.Tensor]] = {
@@ -71,6 +72,8 @@ TORCH: dict[str, Callable[..., torch.Tensor]] = {
     "and": torch.bitwise_and,
     "or": torch.bitwise_or,
     "xor": torch.bitwise_xor,
+    "shl": torch.bitwise_left_shift,
+    "shr": torch.bitwise_right_shift,
     "floor_div": torch.floor_divide,
     "copy": torch.clone,
     "div": lambda a, b: a / b if a.is_floating_point() else torch.div(a, b, rounding_mode="trunc"),

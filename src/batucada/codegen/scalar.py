@@ -177,6 +177,8 @@ def _binary_integer(b: Builder, op: str, x: Value, y: Value) -> Value:
         return b.where(_compare(b, order, x, y), x, y)
     if op in ("div", "fmod", "floor_div", "remainder"):
         return _integer_division(b, op, x, y)
+    if op in ("shl", "shr"):
+        return _shift(b, op, x, y)
     if op == "pow":
         return _inlined(b, op, _integer_power, x, y)
     raise ValueError(f"{op} has no meaning for {x.dtype}")
@@ -200,6 +202,17 @@ def _integer_division(b: Builder, op: str, x: Value, y: Value) -> Value:
         return b.where(none, 0, rest)
     quotient = b.where(minus, b.op("sub", zero, x), quotient)
     return b.where(none, 0, quotient)
+
+
+def _shift(b: Builder, op: str, x: Value, y: Value) -> Value:
+    """LLVM leaves a shift by all bits undefined: it is replaced by what the language says."""
+    inside = b.compare("icmp ult", y, BITS[x.dtype])  # a negative number is a large unsigned one
+    count = b.where(inside, y, 0)
+    if op == "shl":
+        return b.where(inside, b.op("shl", x, count), 0)
+    signed = x.dtype != "u8"
+    beyond = b.op("ashr", x, BITS[x.dtype] - 1) if signed else constant(0, x.dtype, x.lanes)
+    return b.where(inside, b.op("ashr" if signed else "lshr", x, count), beyond)
 
 
 def _integer_power(b: Builder, x: Value, y: Value) -> Value:

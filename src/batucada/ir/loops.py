@@ -191,10 +191,11 @@ takes bool.
 """
 
 BINARY_OPS = frozenset(
-    "add sub mul div pow maximum minimum fmod remainder floor_div atan2 and or xor".split()
+    "add sub mul div pow maximum minimum fmod remainder floor_div atan2 and or xor shl shr".split()
 )
 """Two arguments of one dtype.  `div` on integers truncates; floor_div and remainder round to
-minus infinity, as Python; maximum and minimum pass a NaN on; and, or, xor also take bool."""
+minus infinity, as Python; maximum and minimum pass a NaN on; and, or, xor also take bool; shl and
+shr take integers: a shift by a negative number or by all bits leaves 0, or the sign of a shr."""
 
 COMPARE_OPS = frozenset("eq ne lt le gt ge".split())
 """Two arguments of one dtype, result bool.  `ne` is true for NaN, the others false."""

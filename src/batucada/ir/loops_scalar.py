@@ -123,6 +123,10 @@ def _digamma(x: float) -> float:
     return shift + math.log(x) - 0.5 / x - z * (1 / 12 - z * (1 / 120 - z * (1 / 252 - z / 240)))
 
 
+def digamma(x: Array) -> Array:
+    return _each(_digamma)(x)
+
+
 def _fma(a: Array, b: Array, c: Array) -> Array:
     """Rounded once."""
     single = a.dtype == np.float32
@@ -169,6 +173,21 @@ def _integer_floor(x: Array, y: Array) -> Array:
     return np.where(y == 0, 0, np.floor_divide(x, np.where(y == 0, 1, y))).astype(x.dtype)
 
 
+def _shifted(shift: Callable[..., Array], x: Array, y: Array, beyond: Array) -> Array:
+    inside = (y >= 0) & (y < 8 * x.itemsize)
+    return np.where(inside, shift(x, np.where(inside, y, 0)), beyond).astype(x.dtype)
+
+
+def left_shift(x: Array, y: Array) -> Array:
+    """0 for a shift by a negative number or by all bits."""
+    return _shifted(np.left_shift, x, y, np.zeros_like(x))
+
+
+def right_shift(x: Array, y: Array) -> Array:
+    """0 or -1, the sign, for a shift by a negative number or by all bits."""
+    return _shifted(np.right_shift, x, y, np.where(x < 0, -1, 0).astype(x.dtype))
+
+
 def _integer_power(x: Array, y: Array) -> Array:
     """Wraps; a negative exponent leaves 1, -1 or 0."""
     positive = np.power(x, np.maximum(y, 0))
@@ -201,7 +220,7 @@ _FLOAT: dict[str, Callable[..., Array]] = _COMPARE | {
     _wide(np.cosh),
     "tanh": _wide(np.tanh), "asinh": _wide(np.arcsinh), "acosh": _wide(np.arccosh),
     "atanh": _wide(np.arctanh), "erf": _each(math.erf), "erfc": _each(math.erfc),
-    "lgamma": _each(_lgamma), "digamma": _each(_digamma), "floor": np.floor, "ceil": np.ceil,
+    "lgamma": _each(_lgamma), "digamma": digamma, "floor": np.floor, "ceil": np.ceil,
     "round": np.rint, "trunc": np.trunc, "isinf": np.isinf, "add": np.add, "sub": np.subtract,
     "mul": np.multiply, "div": np.divide, "pow": _wide(np.power), "fmod": np.fmod,
     "remainder": np.remainder, "floor_div": _float_floor_div, "atan2": _wide(np.arctan2), "fma":
@@ -214,5 +233,6 @@ _INTEGER: dict[str, Callable[..., Array]] = _COMPARE | {
     "isinf": lambda x: np.zeros(x.shape, bool), "fma": lambda a, b, c: a * b + c, "div": _truncated,
     "floor_div": _integer_floor, "fmod": _integer_rest(_truncated),
     "remainder": _integer_rest(_integer_floor), "pow": _integer_power,
+    "shl": left_shift, "shr": right_shift,
     **dict.fromkeys(("floor", "ceil", "round", "trunc"), np.positive),
 }  # fmt: skip

@@ -9,6 +9,7 @@ from typing import Any
 from batucada.ir.graph import Node
 from batucada.ops.base import make, translates
 from batucada.ops.create import scalar
+from batucada.ops.elementwise import floating
 from batucada.ops.reduce import reduce
 
 
@@ -31,6 +32,7 @@ def _threshold_backward(grad: Node, x: Node, threshold: Any) -> Node:
 @translates("aten.sigmoid.default")
 def _sigmoid(x: Node) -> Node:
     """1 / (1 + exp(-x))"""
+    x = floating(x)
     return make("reciprocal", make("add", one(x), make("exp", make("neg", x))))
 
 

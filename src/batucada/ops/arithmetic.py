@@ -9,8 +9,8 @@ from typing import Any
 
 from batucada.ir.graph import Node
 from batucada.ops.base import make, translates
-from batucada.ops.create import scalar
-from batucada.ops.elementwise import argument_dtype, cast, tensor
+from batucada.ops.create import full, scalar
+from batucada.ops.elementwise import argument_dtype, cast, floating, tensor
 from batucada.ops.view import expand
 
 
@@ -145,8 +145,37 @@ def _logical_xor(x: Node, y: Node) -> Node:
     return make("xor", cast(x, "bool"), cast(y, "bool"))
 
 
+@translates("aten.logical_not.default")
+def _logical_not(x: Node) -> Node:
+    return make("not", cast(x, "bool"))
+
+
+@translates("aten.bitwise_not.default")
+def _bitwise_not(x: Node) -> Node:
+    if x.type.dtype == "bool":
+        return make("not", x)
+    return make("xor", x, scalar(255 if x.type.dtype == "u8" else -1, x.type.dtype))
+
+
+@translates("aten.sign.default", "aten.sgn.default")
+def _sign(x: Node) -> Node:
+    return x if x.type.dtype == "bool" else make("sign", x)
+
+
+@translates("aten.isnan.default")
+def _isnan(x: Node) -> Node:
+    return make("isnan", x) if x.type.is_float else full(x.type.shape, False, "bool")
+
+
+@translates("aten.isinf.default")
+def _isinf(x: Node) -> Node:
+    return make("isinf", x) if x.type.is_float else full(x.type.shape, False, "bool")
+
+
 @translates("aten.isfinite.default")
 def _isfinite(x: Node) -> Node:
+    if not x.type.is_float:
+        return full(x.type.shape, True, "bool")
     return make("eq", make("sub", x, x), scalar(0, x.type.dtype))
 
 
@@ -174,7 +203,42 @@ def _fmin(x: Node, y: Node) -> Node:
 def _xlogy(x: Any, y: Any) -> Node:
     """x * log(y), and 0 where x is 0 unless y is NaN"""
     dtype = argument_dtype((x, y))
-    x, y = tensor(x, dtype), tensor(y, dtype)
+    x, y = floating(tensor(x, dtype)), floating(tensor(y, dtype))
+    dtype = x.type.dtype
     zero = scalar(0, dtype)
     product = make("where", make("eq", x, zero), zero, make("mul", x, make("log", y)))
     return make("where", make("isnan", y), scalar(math.nan, dtype), product)
+
+
+@translates("aten.angle.default")
+def _angle(x: Node) -> Node:
+    """pi below zero, else 0; a NaN is passed on"""
+    x = floating(x)
+    zero, half_turn = scalar(0, x.type.dtype), scalar(math.pi, x.type.dtype)
+    found = make("where", make("lt", x, zero), half_turn, zero)
+    return make("where", make("isnan", x), x, found)
+
+
+@translates("aten.signbit.default", "prims.signbit.default")
+def _signbit(x: Node) -> Node:
+    """x < 0, and true of -0, whose reciprocal is -inf"""
+    if x.type.dtype == "bool":
+        return full(x.type.shape, False, "bool")
+    zero = scalar(0, x.type.dtype)
+    below = make("lt", x, zero)
+    if not x.type.is_float:
+        return below
+    return make("or", below, make("lt", make("reciprocal", x), zero))
+
+
+@translates("aten.hypot.default", "prims.hypot.default")
+def _hypot(x: Node, y: Node) -> Node:
+    """sqrt(x² + y²) by the larger one m: m * sqrt(1 + (the smaller / m)²); infinite if one is"""
+    dtype = argument_dtype((x, y))
+    x, y = make("abs", cast(x, dtype)), make("abs", cast(y, dtype))
+    zero, infinity = scalar(0, dtype), scalar(math.inf, dtype)
+    high, low = make("maximum", x, y), make("minimum", x, y)
+    ratio = make("where", make("eq", high, zero), zero, make("div", low, high))
+    root = make("sqrt", make("add", scalar(1, dtype), make("mul", ratio, ratio)))
+    infinite = make("or", make("eq", x, infinity), make("eq", y, infinity))
+    return make("where", infinite, infinity, make("mul", high, root))

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from batucada.ir import loops_scalar
 from batucada.ir.graph import Node
 from batucada.ir.types import DType, Type
 from batucada.ops.base import ATEN, NUMPY, Op, TypeRuleError, broadcast, define, make
@@ -55,6 +56,11 @@ def tensor(value: Any, dtype: DType) -> Node:
     constant.
     """
     return cast(value, dtype) if isinstance(value, Node) else scalar(value, dtype)
+
+
+def floating(x: Node) -> Node:
+    """Integers and bools as f32, as PyTorch computes functions of real numbers."""
+    return x if x.type.is_float else cast(x, "f32")
 
 
 def argument_dtype(args: tuple[Any, ...]) -> DType:
@@ -130,11 +136,11 @@ def _truncated_div(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 unary("neg", np.negative, floats=False)
 unary("abs", np.abs, floats=False)
-unary("sign", lambda x: np.nan_to_num(np.sign(x), nan=0), "sign.default sgn.default", floats=False)
-unary("floor", np.floor)
-unary("ceil", np.ceil)
-unary("round", np.round)
-unary("trunc", np.trunc, "trunc.default fix.default")
+define(Op("sign", "map", _same, lambda x: np.nan_to_num(np.sign(x), nan=0)))
+unary("floor", np.floor, floats=False)
+unary("ceil", np.ceil, floats=False)
+unary("round", np.round, floats=False)
+unary("trunc", np.trunc, "trunc.default fix.default", floats=False)
 unary("sqrt", np.sqrt)
 unary("rsqrt", lambda x: 1 / np.sqrt(x))
 unary("reciprocal", lambda x: 1 / x)
@@ -160,13 +166,14 @@ unary("atanh", np.arctanh, flops=20)
 unary("erf", _each(math.erf), flops=15)
 unary("erfc", _each(math.erfc), flops=20)
 unary("lgamma", _each(lambda x: math.inf if x <= 0 and x % 1 == 0 else math.lgamma(x)), flops=40)
-_define("not", _same, np.logical_not, "logical_not.default bitwise_not.default", 1, False)
-_define("isnan", _predicate, np.isnan, "isnan.default", 1, False)
-_define("isinf", _predicate, np.isinf, "isinf.default", 1, False)
+unary("digamma", loops_scalar.digamma, "digamma.default", flops=60)
+define(Op("not", "map", _same, np.logical_not))
+define(Op("isnan", "map", _predicate, np.isnan))
+define(Op("isinf", "map", _predicate, np.isinf))
 
 binary("mul", np.multiply)
 binary("div", _truncated_div, "div.Tensor div.Scalar true_divide.Tensor", floats=True)
-binary("pow", np.power, "pow.Tensor_Tensor pow.Scalar", flops=30, floats=True)
+binary("pow", np.power, "pow.Tensor_Tensor pow.Scalar", flops=30)
 binary("maximum", np.maximum, "maximum.default")
 binary("minimum", np.minimum, "minimum.default")
 binary("fmod", np.fmod)
@@ -176,6 +183,10 @@ binary("atan2", np.arctan2, "atan2.default", flops=25, floats=True)
 binary("and", np.bitwise_and, "bitwise_and.Tensor bitwise_and.Scalar")
 binary("or", np.bitwise_or, "bitwise_or.Tensor bitwise_or.Scalar")
 binary("xor", np.bitwise_xor, "bitwise_xor.Tensor bitwise_xor.Scalar")
+binary("shl", loops_scalar.left_shift, "bitwise_left_shift.Tensor bitwise_left_shift.Tensor_Scalar")
+binary(
+    "shr", loops_scalar.right_shift, "bitwise_right_shift.Tensor bitwise_right_shift.Tensor_Scalar"
+)
 define(Op("add", "map", _same, np.add))
 define(Op("sub", "map", _same, np.subtract))
 for _name, _ref in {

@@ -16,7 +16,9 @@ from batucada.ops.reduce import reduce, variance
 from batucada.ops.view import expand, reshape
 
 for _prim, _aten in {
-    "abs": "abs.default", "neg": "neg.default", "div": "div.Tensor", "where": "where.self"
+    "abs": "abs.default", "neg": "neg.default", "div": "div.Tensor", "where": "where.self",
+    "digamma": "digamma.default", "shift_left": "bitwise_left_shift.Tensor",
+    "shift_right_arithmetic": "bitwise_right_shift.Tensor",
 }.items():  # fmt: skip
     ATEN[f"prims.{_prim}.default"] = ATEN[f"aten.{_aten}"]
 
@@ -42,6 +44,11 @@ def _var(
     x: Node, dims: Any, correction: float | None = 1, *, output_dtype: DType | None = None
 ) -> Node:
     return variance(x if output_dtype is None else cast(x, output_dtype), dims, correction)
+
+
+@translates("prims.convert_element_type.default")
+def _convert(x: Node, dtype: DType) -> Node:
+    return cast(x, dtype)
 
 
 @translates("prims.broadcast_in_dim.default")
