@@ -236,8 +236,8 @@ def _optimizer_record(spec: OptimizerSpec) -> OptimizerRecord:
 def _checks(program: Program) -> list[dict[str, Any]]:
     """What each code that a kernel can stop with means."""
     return [
-        {"code": code, "size": node.attr("size"), "ignore": node.attr("ignore"), "source": node.src,
-         "input": _checked_input(node)}
+        {"code": code, "size": node.attr("size"), "ignore": node.attr("ignore"),
+         "low": node.attr("low"), "source": node.src, "input": _checked_input(node)}
         for node, code in check_codes(program).items()
     ]  # fmt: skip
 

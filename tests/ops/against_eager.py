@@ -50,8 +50,11 @@ class Each(nn.Module):
         return tuple(module(*tensors) for module, tensors in zip(self.each, groups, strict=True))
 
 
-def differences(cases: Sequence[Case], folder: Path, checked: bool = False) -> list[str]:
-    """What differs from eager, a line each: outputs, gradients of inputs and of parameters.
+def differences(
+    cases: Sequence[Case], folder: Path, checked: bool = False, native: bool = False
+) -> list[str]:
+    """What differs from eager, a line each: outputs, gradients of inputs and of parameters; and
+    what is left to PyTorch, where all has to be `native`.
 
     Every output starts the backward pass with the gradient of its mean.
     """
@@ -67,7 +70,8 @@ def differences(cases: Sequence[Case], folder: Path, checked: bool = False) -> l
     model.zero_grad()
     expected = model(tensors)
     torch.stack([out.sum() / max(out.numel(), 1) for out in expected]).sum().backward()
-    found: list[str] = []
+    hosts = program.manifest.host.values() if native else ()
+    found = [f"{host.source}: {host.target} runs in PyTorch" for host in hosts]
     for i, case in enumerate(cases):
         pairs = {"output": (results[i].tensor(), expected[i].detach())}
         pairs |= {

@@ -197,7 +197,7 @@ def test_where_and_an_index_check() -> None:
     i = input_node("i", Type("i64", (5,)))
     outputs = [
         Output("where", "output", make("where", c, x, y)),
-        Output("check", "output", make("check_index", i, size=4, ignore=-100)),
+        Output("check", "output", make("check_index", i, size=4, ignore=-100, low=0)),
     ]
     values = {
         "c": np.array([[True], [False]]),
@@ -212,6 +212,50 @@ def test_where_and_an_index_check() -> None:
         assert broken.call("step") == 1
         with pytest.raises(IndexError, match=str(bad)):
             evaluate(graph, values | {"i": np.array([bad] * 5)})
+
+
+def _lookup_graph() -> tuple[Graph, dict[str, Array]]:
+    """take and put along one dimension and along two, with indices that broadcast."""
+    x, y = input_node("x", Type("f32", (5, 3, 16))), input_node("y", Type("f32", (4, 3, 16)))
+    row, place = (
+        input_node("row", Type("i64", (4, 1, 1))),
+        input_node("place", Type("i64", (4, 3, 16))),
+    )
+    outputs = [
+        Output("rows", "output", make("take", x, row, dims=(0,))),
+        Output("places", "output", make("take", x, place, dims=(0,))),
+        Output("pairs", "output", make("take", x, row, place, dims=(0, 1))),
+        Output("of_exp", "output", make("take", make("exp", x), row, dims=(0,))),
+    ]
+    for mode in ("assign", "add", "mul", "maximum", "minimum"):
+        outputs += [
+            Output(f"rows_{mode}", "output", make("put", x, y, row, dims=(0,), mode=mode)),
+            Output(f"places_{mode}", "output", make("put", x, y, place, dims=(0,), mode=mode)),
+            Output(
+                f"pairs_{mode}", "output", make("put", x, y, row, place, dims=(0, 1), mode=mode)
+            ),
+        ]
+    random = np.random.default_rng(5)
+    return verify(graph_of("lookups", [x, y, row, place], outputs)), {
+        "x": random.integers(-4, 5, (5, 3, 16)).astype(np.float32),
+        "y": random.integers(-4, 5, (4, 3, 16)).astype(np.float32),
+        "row": random.integers(0, 5, (4, 1, 1)),
+        "place": random.integers(0, 5, (4, 3, 16)),
+    }
+
+
+def test_lookups_and_puts() -> None:
+    graph, values = _lookup_graph()
+    assert_agree(graph, values, 2e-6)
+
+
+def test_an_index_out_of_range_never_leaves_the_tensor() -> None:
+    """Without a check, too: the nearest place is taken, in the checked build without an error."""
+    graph, values = _lookup_graph()
+    for wild in (-1, 5, 2**40, -(2**62)):
+        row, place = values["row"].copy(), values["place"].copy()
+        row[1], place[::2, 1, 3:] = wild, wild
+        assert_agree(graph, values | {"row": row, "place": place}, 2e-6)
 
 
 REDUCED = ((1,), (7,), (33,), (1, 1), (3, 1), (1, 3), (5, 70), (2, 3, 4), (9, 2, 33))
@@ -314,7 +358,13 @@ MISTAKES: dict[str, Callable[[Node, Node], Node]] = {
     "do not": lambda x, i: make("expand", x, shape=(2, 4)),
     "slice": lambda x, i: make("slice", x, dim=0, start=1, stop=5, step=1),
     "do not fit": lambda x, i: make("cat", x, i, dim=0),
-    "integer": lambda x, i: make("check_index", x, size=3, ignore=-1),
+    "dimensions": lambda x, i: make("take", x, i, dims=(2,)),
+    "take: indices of i64": lambda x, i: make("take", x, x, dims=(0,)),
+    "larger": lambda x, i: make(
+        "put", make("slice", x, dim=1, start=0, stop=2, step=1), x, i, dims=(0,), mode="add"
+    ),
+    "put: i64": lambda x, i: make("put", x, i, i, dims=(0,), mode="add"),
+    "integer": lambda x, i: make("check_index", x, size=3, ignore=-1, low=0),
     "reduce": lambda x, i: make("sum", x, dims=(2,)),
     "empty dimension": lambda x, i: make(
         "amax", make("slice", x, dim=0, start=0, stop=0, step=1), dims=(0,)

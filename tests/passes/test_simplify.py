@@ -158,7 +158,7 @@ STAYS = {
         v1 = add(x, v0)  # f32[3,4] FWD
         output('o', v1)""",
     "an index check": """
-        v0 = check_index(n, size=3, ignore=-1)  # i64[3,4] FWD
+        v0 = check_index(n, size=3, ignore=-1, low=0)  # i64[3,4] FWD
         output('o', v0)""",
     "constants of different sign": """
         v0 = constant(value=0.0, dtype='f32')  # f32[] FWD

@@ -214,7 +214,7 @@ def test_other_format_version(path: Path, whole: bytes, found: int, age: str) ->
     members = dict(unpacked(whole))
     manifest = json.loads(members["manifest.json"]) | {"format_version": found}
     members["manifest.json"] = json.dumps(manifest).encode()
-    with pytest.raises(PefError, match=rf"{age} format version {found}; .* reads version 2"):
+    with pytest.raises(PefError, match=rf"{age} format version {found}; .* reads version 3"):
         read_all(path, sealed_zip(list(members.items())))
 
 

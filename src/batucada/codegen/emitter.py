@@ -31,7 +31,7 @@ from batucada.ir.loops import (
     dtype_of,
     lanes_of,
 )
-from batucada.ir.types import DType
+from batucada.ir.types import DType, Shape
 from batucada.ir.verify import VerifyError
 from batucada.mapping import Program, Stage
 from batucada.ops import OPS
@@ -42,11 +42,14 @@ _HALVES: frozenset[DType] = frozenset({"bf16", "f16"})
 
 @dataclass
 class _Block:
-    """An open loop: its statements so far, its variables, and the values computed in it."""
+    """An open loop: its statements so far, its variables (the registers that indices use among
+    them), and the values computed in it.
+    """
 
     variables: set[str]
     statements: list[Stmt] = field(default_factory=list)
     values: dict[tuple[Node, Position, int], Expr] = field(default_factory=dict)
+    addresses: dict[tuple[Node, Position, int, int], list[Register]] = field(default_factory=dict)
 
 
 class Emitter:
@@ -69,6 +72,7 @@ class Emitter:
         self.inside = set(stage.nodes)
         for block in self.blocks:
             block.values.clear()
+            block.addresses.clear()
 
     # ---- statements
 
@@ -180,6 +184,8 @@ class Emitter:
         if node.op == "iota":
             return self._ramp(at[0], lanes)
         kind = OPS[node.op].kind
+        if kind == "lookup":
+            return self._lookup(node, at, lanes)
         if kind == "view":
             below = through_view(node, at)
             if below is None:
@@ -213,6 +219,48 @@ class Emitter:
             ramp = Apply("mul", (ramp, Literal(stride, "i64")), "i64", lanes)
         return Apply("add", (ramp, base), "i64", lanes)
 
+    def _lookup(self, node: Node, at: Position, lanes: int) -> Expr:
+        """One load where all lanes look at one place, else a load for each lane."""
+        x, *indices = node.args
+        dims, shape = node.integers("dims"), x.type.shape
+        points = [broadcast_index(index.type.shape, at) for index in indices]
+        below = list(broadcast_index(_without(shape, dims), at))
+        if not any(_lanes_at(point, lanes) > 1 for point in points):
+            for dim, index, point in zip(dims, indices, points, strict=True):
+                below[dim] = self.address(index, point, shape[dim])
+            return self.value(x, tuple(below), lanes)
+        parts: list[Expr] = []
+        for lane in range(lanes):
+            own = [_at_lane(index, lane) for index in below]
+            for dim, index, point in zip(dims, indices, points, strict=True):
+                own[dim] = self.address(index, point, shape[dim], lanes, lane)
+            parts.append(self.value(x, tuple(own), 1))
+        return Apply("pack", tuple(parts), node.type.dtype, lanes)
+
+    def address(
+        self, index: Node, at: Position, extent: int, lanes: int = 1, lane: int = 0
+    ) -> Index:
+        """The index at a point, of one lane, as what loads and stores may use: kept within the
+        extent whatever it is.
+        """
+        if extent <= 1:
+            return Index()
+        key = (index, at, _lanes_at(at, lanes), extent)
+        kept = next((b.addresses[key] for b in self.blocks if key in b.addresses), None)
+        if kept is None:
+            home = self._home(at)
+            found = self.value(index, at, lanes)
+            found = apply_op("maximum", (found, Literal(0, "i64")), "i64")
+            found = apply_op("minimum", (found, Literal(extent - 1, "i64")), "i64")
+            whole = self._in_register(home, found)
+            kept = [whole]
+            if whole.lanes > 1:
+                one = [Apply("lane_of", (whole,), "i64", 1, n) for n in range(whole.lanes)]
+                kept = [self._in_register(home, value) for value in one]
+            home.variables.update(register.name for register in kept)
+            home.addresses[key] = kept
+        return Index.of(kept[lane if len(kept) > 1 else 0].name)
+
     def _map(self, node: Node, at: Position, lanes: int) -> Expr:
         def argument(arg: Node) -> Expr:
             return self.value(arg, broadcast_index(arg.type.shape, at), lanes)
@@ -223,13 +271,13 @@ class Emitter:
             product = argument(a)
             if negate:
                 product = Apply("neg", (product,), dtype_of(product), lanes_of(product))
-            return _apply("fma", (product, argument(b), argument(c)), node.type.dtype)
+            return apply_op("fma", (product, argument(b), argument(c)), node.type.dtype)
         args = tuple(argument(arg) for arg in node.args)
         if node.op == "copy":
             return args[0]
         if node.op == "check_index":
-            return self._checked(node, args[0])
-        return _apply(node.op, args, node.type.dtype)
+            return self._checked(node, args[0], at)
+        return apply_op(node.op, args, node.type.dtype)
 
     def _fused_multiply(self, node: Node) -> tuple[Node, Node, Node, bool] | None:
         """a * b + c, and c - a * b as -a * b + c, rounded once."""
@@ -246,7 +294,7 @@ class Emitter:
             return x.args[0], x.args[1], y, False
         return None
 
-    def _checked(self, node: Node, index: Expr) -> Expr:
+    def _checked(self, node: Node, index: Expr, at: Position) -> Expr:
         """Stop the program unless every lane is in range; later sections rely on the forward's
         check.
         """
@@ -255,17 +303,17 @@ class Emitter:
         lanes = lanes_of(index)
         size = Literal(node.integer("size"), "i64")
         ignore = Literal(node.integer("ignore"), "i64")
-        low = _apply("ge", (index, Literal(0, "i64")), "bool")
-        high = _apply("lt", (index, size), "bool")
-        fine = _apply(
+        low = apply_op("ge", (index, Literal(node.integer("low"), "i64")), "bool")
+        high = apply_op("lt", (index, size), "bool")
+        fine = apply_op(
             "or",
-            (_apply("and", (low, high), "bool"), _apply("eq", (index, ignore), "bool")),
+            (apply_op("and", (low, high), "bool"), apply_op("eq", (index, ignore), "bool")),
             "bool",
         )
         if lanes > 1:
-            bad = _apply("where", (fine, Literal(0, "i64"), Literal(1, "i64")), "i64")
-            fine = _apply("eq", (Apply("reduce_add", (bad,), "i64"), Literal(0, "i64")), "bool")
-        self.append(Check(fine, self.codes[node]))
+            bad = apply_op("where", (fine, Literal(0, "i64"), Literal(1, "i64")), "i64")
+            fine = apply_op("eq", (Apply("reduce_add", (bad,), "i64"), Literal(0, "i64")), "bool")
+        self._home(at).statements.append(Check(fine, self.codes[node]))
         return index
 
     # ---- the stage's own values
@@ -284,11 +332,19 @@ def _lanes_at(at: Position, lanes: int) -> int:
     return lanes if any(v == "lane" for index in at for v, _ in index.terms) else 1
 
 
+def _at_lane(index: Index, lane: int) -> Index:
+    return _without_lane(index) + dict(index.terms).get("lane", 0) * lane
+
+
+def _without(shape: Shape, dims: Shape) -> Shape:
+    return tuple(1 if d in dims else extent for d, extent in enumerate(shape))
+
+
 def _without_lane(index: Index) -> Index:
     return Index(index.offset, tuple(t for t in index.terms if t[0] != "lane"))
 
 
-def _apply(op: str, args: tuple[Expr, ...], dtype: DType) -> Apply:
+def apply_op(op: str, args: tuple[Expr, ...], dtype: DType) -> Apply:
     """An elementwise operation; half precision is computed in f32 and rounded once."""
     lanes = max(lanes_of(arg) for arg in args)
     if op == "cast" or not any(dtype_of(arg) in _HALVES for arg in args):

@@ -10,6 +10,7 @@ from batucada.codegen.contract import Contract
 from batucada.codegen.emitter import Emitter
 from batucada.codegen.nest import Nest
 from batucada.codegen.packed import Packed
+from batucada.codegen.put import Put
 from batucada.ir.graph import Node
 from batucada.ir.loops import For, Kernel
 from batucada.mapping import Program, Stage
@@ -43,7 +44,7 @@ def check_codes(program: Program) -> dict[Node, int]:
 def lower_stage(program: Program, stage: Stage, codes: Mapping[Node, int]) -> list[Lowered]:
     if any(OPS[node.op].kind == "index" for node in stage.nodes):
         emitter = Emitter(program, stage, codes)
-        Boxes(emitter).write()
+        (Put if stage.nodes[0].op == "put" else Boxes)(emitter).write()
         return [_lowered(emitter, stage.name)]
     if stage.contract is not None:
         return _contract(program, stage, codes)

@@ -94,11 +94,17 @@ def _factors(index: Index) -> dict[int, int]:
 
 
 def _arguments(node: Node, at: Position) -> list[tuple[Node, Position]]:
-    """What a map or a view reads, and where."""
+    """What a map or a view reads, and where; of a look-up, the part that is no looked-up index."""
     if node.args and OPS[node.op].kind == "view":
         return [(node.args[0], through_view(node, at) or ())]
     if OPS[node.op].kind == "map":
         return [(arg, broadcast_index(arg.type.shape, at)) for arg in node.args]
+    if OPS[node.op].kind == "lookup":
+        x, *indices = node.args
+        dims = node.integers("dims")
+        rest = [1 if d in dims else extent for d, extent in enumerate(x.type.shape)]
+        points = [(index, broadcast_index(index.type.shape, at)) for index in indices]
+        return [(x, broadcast_index(tuple(rest), at)), *points]
     return []
 
 

@@ -70,8 +70,8 @@ class Fusion:
                 self._place(node)
 
     def _must_store(self) -> None:
-        """Operands of products, and what is read through a reshape that mixes dimensions, lie in
-        memory.
+        """Operands of products, what is looked up, and what is read through a reshape that mixes
+        dimensions, lie in memory.
         """
         changes_buffers = any(out.node.section == "FWD" for out in self.graph.of_role("update"))
         for node in self.graph.nodes:
@@ -81,7 +81,9 @@ class Fusion:
                 a, b = node.args
                 self.stored.add(_storage_root(a))
                 self.stored.add(b if needs_packing(node) else _storage_root(b))
-            elif OPS[node.op].kind == "index":
+            elif OPS[node.op].kind == "lookup":
+                self.stored.add(_storage_root(node.args[0]))
+            elif OPS[node.op].kind == "index" and node.op != "put":
                 self.stored.update(_storage_root(arg) for arg in node.args)
             elif OPS[node.op].kind == "host":
                 self.stored.update(arg for arg in node.args if arg.op != "input")
@@ -92,13 +94,14 @@ class Fusion:
         kind = OPS[node.op].kind
         if kind == "reduce" or kind in STANDALONE or node in self.stored:
             return True
-        return kind == "map" and not self._inline(node)
+        return kind in ("map", "lookup") and not self._inline(node)
 
     def _inline(self, node: Node) -> bool:
         """Cheap, and made of what lies in memory before this section or is inlined itself."""
         cost = 0
         for inner in self.inlined_below([node]):
-            cost += OPS[inner.op].flops_per_element if OPS[inner.op].kind == "map" else 0
+            pointwise = OPS[inner.op].kind in ("map", "lookup")
+            cost += OPS[inner.op].flops_per_element if pointwise else 0
         in_section = any(
             leaf in self.group_of and leaf.section == node.section for leaf in self.leaves(node)
         )
@@ -205,28 +208,27 @@ class Fusion:
         start = canonical(_domain_shape(node), group.extents, reduced)
         if start is None:
             return False
-        todo: list[tuple[Node, Position]] = []
-        if OPS[node.op].kind == "view":
-            below = through_view(node, start)
-            todo += [] if below is None else [(node.args[0], below)]
-        else:
-            todo += [(arg, broadcast_index(arg.type.shape, start)) for arg in node.args]
+        todo = _arguments(node, start)
         while todo:
             value, at = todo.pop()
-            if self.group_of.get(value) is group:
+            if at is None:
+                if any(self.group_of.get(leaf) is group for leaf in {value, *self.leaves(value)}):
+                    return False
+            elif self.group_of.get(value) is group:
                 if canonical(value.type.shape, group.extents, reduced) != at:
                     return False
-            elif value not in self.group_of and value.op != "input" and value.args:
-                if OPS[value.op].kind == "view":
-                    below = through_view(value, at)
-                    if below is None:
-                        return not any(
-                            self.group_of.get(leaf) is group for leaf in self.leaves(value)
-                        )
-                    todo.append((value.args[0], below))
-                else:
-                    todo += [(arg, broadcast_index(arg.type.shape, at)) for arg in value.args]
+            elif value not in self.group_of and value.op != "input":
+                todo += _arguments(value, at)
         return True
+
+
+def _arguments(node: Node, at: Position) -> list[tuple[Node, Position | None]]:
+    """What a node reads for its element at `at`, and where; None where that is no affine index."""
+    kind = OPS[node.op].kind
+    if kind == "view":
+        return [(node.args[0], through_view(node, at))]
+    points = [(arg, broadcast_index(arg.type.shape, at)) for arg in node.args]
+    return [(node.args[0], None), *points[1:]] if kind == "lookup" else [*points]
 
 
 def domain(node: Node) -> tuple[tuple[int, ...], frozenset[int]]:

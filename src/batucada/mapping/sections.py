@@ -38,7 +38,8 @@ def _base(node: Node) -> Node:
 
 def _own_outputs(graph: Graph) -> Graph:
     """Each output is a value of its own, computed by a stage: two outputs of one value, an
-    output that is an input, and one that a later section needs are copies."""
+    output that is an input, and one that a later section needs are copies; so is an update whose
+    stage may read what it wrote."""
     users = graph.users()
     taken: set[Node] = set()
     outputs: dict[int, Output] = {}
@@ -46,7 +47,13 @@ def _own_outputs(graph: Graph) -> Graph:
     for i, out in sorted(enumerate(graph.outputs), key=lambda item: order[item[1].role]):
         node = _base(out.node)
         virtual = node.op in ("input", "constant", "iota")
-        if node in taken or virtual or (out.role == "output" and _needed_later(node, users)):
+        elsewhere = out.role == "update" and OPS[node.op].kind == "index"
+        if (
+            node in taken
+            or virtual
+            or elsewhere
+            or (out.role == "output" and _needed_later(node, users))
+        ):
             with like(out.node):
                 node = make("copy", out.node)
         taken.add(node)
@@ -68,7 +75,7 @@ def _needed_later(node: Node, users: dict[Node, list[Node]]) -> bool:
         for user in users[todo.pop()]:
             if user.section != "FWD":
                 return True
-            if user not in seen and OPS[user.op].kind in ("view", "map"):
+            if user not in seen and OPS[user.op].kind in ("view", "map", "lookup"):
                 seen.add(user)
                 todo.append(user)
     return False

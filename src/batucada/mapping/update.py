@@ -100,12 +100,14 @@ def _meet_point_by_point(maker: Stage, update: Stage) -> bool:
         node, at = todo.pop()
         if at is None or (node in gradients and at != point(node)):
             return False
-        if node in gradients or (node, at) in seen:
+        if node in gradients or node.op == "input" or (node, at) in seen:
             continue
         seen.add((node, at))
         if node.op in VIEWS:
             todo.append((node.args[0], through_view(node, at)))
-        elif node.op != "input" and OPS[node.op].kind == "map":
+        elif OPS[node.op].kind == "lookup":
+            todo.append((node.args[0], None))
+        elif OPS[node.op].kind == "map":
             todo += [(arg, broadcast_index(arg.type.shape, at)) for arg in node.args]
     return True
 

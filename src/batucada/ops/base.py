@@ -18,7 +18,9 @@ import numpy as np
 from batucada.ir.graph import Attr, Node, Section
 from batucada.ir.types import DType, Shape, Type
 
-Kind = Literal["input", "map", "view", "create", "reduce", "contract", "index", "host"]
+Kind = Literal[
+    "input", "map", "view", "lookup", "create", "reduce", "contract", "index", "host"
+]  # fmt: skip
 Translation = Callable[..., Any]
 
 NUMPY: dict[DType, Any] = {

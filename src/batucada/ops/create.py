@@ -89,8 +89,8 @@ def _new_zeros(x: Node, size: Any, *, dtype: Any = None, **_: Any) -> Node:
     return full(tuple(size), 0, _dtype(dtype, x.type.dtype))
 
 
-@translates("aten.empty.memory_format")
-def _empty(size: Any, *, dtype: Any = None, **_: Any) -> Node:
+@translates("aten.empty.memory_format", "aten.empty_strided.default", "prims.empty_strided.default")
+def _empty(size: Any, *_: Any, dtype: Any = None, **__: Any) -> Node:
     return full(tuple(size), 0, _dtype(dtype, "f32"))
 
 

@@ -1,37 +1,58 @@
-"""Embedding as a product with the one-hot matrix of its indices: an index never becomes an address.
-
-Exact, and cheap for small vocabularies; its cost grows with the number of rows of the table.
-"""
+"""Embedding: rows of a table, and the sum of the gradients that flow back to each row."""
 
 from __future__ import annotations
 
 from batucada.ir.graph import Node
 from batucada.ops.base import make, translates
-from batucada.ops.contract import matmul
-from batucada.ops.create import scalar
+from batucada.ops.create import full, scalar
 from batucada.ops.elementwise import cast
-from batucada.ops.index import checked, one_hot
-from batucada.ops.view import permute, reshape
+from batucada.ops.index import checked
+from batucada.ops.view import reshape, unsqueeze
 
 
-def _hits(indices: Node, rows: int, like: Node) -> Node:
-    """1 where row t's index is v, else 0: [T, rows] in the dtype of `like`."""
-    return cast(one_hot(checked(reshape(indices, [-1]), rows), 1, rows), like.type.dtype)
+def _rows(indices: Node, rows: int) -> Node:
+    """[*, 1]: the row for each place"""
+    return unsqueeze(checked(indices, rows), len(indices.type.shape))
+
+
+def _lined_up(table: Node, rank: int) -> Node:
+    """[rows, width] -> [1, ..., rows, width] of `rank` dimensions"""
+    return reshape(table, [*[1] * (rank - 2), *table.type.shape])
 
 
 @translates("aten.embedding.default")
 def _embedding(
     weight: Node, indices: Node, padding: int = -1, scale: bool = False, sparse: bool = False
 ) -> Node:
+    """weight[indices]"""
     rows, width = weight.type.shape
-    return reshape(matmul(_hits(indices, rows, weight), weight), [*indices.type.shape, width])
+    index = _rows(reshape(indices, indices.type.shape or (1,)), rows)
+    rank = len(index.type.shape)
+    taken = make("take", _lined_up(weight, rank), index, dims=(rank - 2,))
+    return reshape(taken, (*indices.type.shape, width))
 
 
 @translates("aten.embedding_dense_backward.default")
 def _embedding_backward(grad: Node, indices: Node, rows: int, padding: int, scale: bool) -> Node:
-    """The sum of the gradients of each row's uses; the padding row gets none."""
-    hits = _hits(indices, rows, grad)
+    """The sum of the gradients of each row's uses, by `scale` over their number; the padding row
+    gets none.
+    """
+    shape, width, dtype = indices.type.shape or (1,), grad.type.shape[-1], grad.type.dtype
+    index, grad = _rows(reshape(indices, shape), rows), reshape(grad, (*shape, width))
+    rank = len(index.type.shape)
+    if scale:
+        ones = cast(make("eq", index, index), dtype)
+        uses = make(
+            "put",
+            _lined_up(full((rows, 1), 0, dtype), rank),
+            ones,
+            index,
+            dims=(rank - 2,),
+            mode="add",
+        )
+        grad = make("div", grad, make("take", uses, index, dims=(rank - 2,)))
     if padding >= 0:
-        used = make("ne", make("iota", size=rows), scalar(padding, "i64"))
-        hits = make("where", used, hits, scalar(0, grad.type.dtype))
-    return matmul(permute(hits, (1, 0)), reshape(grad, [-1, grad.type.shape[-1]]))
+        used = make("ne", index, scalar(padding, "i64"))
+        grad = make("where", used, grad, scalar(0, dtype))
+    zeros = _lined_up(full((rows, width), 0, dtype), rank)
+    return reshape(make("put", zeros, grad, index, dims=(rank - 2,), mode="add"), (rows, width))

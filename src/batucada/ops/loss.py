@@ -1,6 +1,4 @@
-"""Losses whose PyTorch form looks elements up by class labels, as sums over a mask: a label
-never becomes an address.
-"""
+"""Losses over class labels, and binary cross entropy."""
 
 from __future__ import annotations
 
@@ -9,9 +7,9 @@ from dataclasses import dataclass
 from batucada.ir.graph import Node
 from batucada.ops.activation import one
 from batucada.ops.base import make, translates
-from batucada.ops.create import scalar
+from batucada.ops.create import full, scalar
 from batucada.ops.elementwise import cast
-from batucada.ops.index import checked, one_hot
+from batucada.ops.index import checked
 from batucada.ops.reduce import reduce
 from batucada.ops.view import reshape, unsqueeze
 
@@ -22,43 +20,52 @@ MEAN, SUM = 1, 2  # torch.nn._reduction; 0 is none
 class _Labels:
     """Class labels [N] or [N, d1, ...] (or a bare one) against scores [N, C, d1, ...] (or [C])."""
 
-    hit: Node  # bool, the scores' shape: true at each row's label, nowhere for an ignored row
-    weight: Node | None  # the label's weight per row, keepdim along the classes
+    column: Node  # i64, the labels with an extent of 1 for the classes
+    kept: Node  # bool, of that shape: the label counts
+    weight: Node | None  # of each class, [C, 1, ...], to be broadcast with the scores
     class_dim: int
+
+    def of_label(self, value: Node) -> Node:
+        """value[n, label[n]], zero where the label is ignored; value has the scores' rank."""
+        rest = value.type.shape[: self.class_dim] + value.type.shape[self.class_dim + 1 :]
+        if not value.type.size:
+            return full(self.column.type.shape if rest else (1,), 0, value.type.dtype)
+        found = make("take", value, self.column, dims=(self.class_dim,))
+        return make("where", self.kept, found, scalar(0, value.type.dtype))
 
 
 def _labels(scores: Node, target: Node, weight: Node | None, ignore: int) -> _Labels:
-    dim = 0 if len(scores.type.shape) == 1 else 1
+    rank = len(scores.type.shape)
+    dim = 0 if rank == 1 else 1
     classes = scores.type.shape[dim]
-    hit = one_hot(checked(target, classes, ignore), dim, classes)
-    if 0 <= ignore < classes:  # any other ignored label is no class: it hits nothing
-        kept = make("ne", cast(target, "i64"), scalar(ignore, "i64"))
-        hit = make("and", hit, unsqueeze(kept, dim))
-    if weight is None:
-        return _Labels(hit, None, dim)
-    column = reshape(weight, [classes] + [1] * (len(scores.type.shape) - dim - 1))
-    return _Labels(hit, column, dim)
-
-
-def _row_weight(labels: _Labels, dtype: str) -> Node:
-    """1, or the label's class weight; 0 for an ignored row.  Keepdim along the classes."""
-    ones = cast(labels.hit, dtype)  # type: ignore[arg-type]
-    weighted = ones if labels.weight is None else make("mul", ones, labels.weight)
-    return reduce("sum", weighted, labels.class_dim)
+    column = (
+        unsqueeze(checked(target, classes, ignore), dim)
+        if rank > 1
+        else reshape(checked(target, classes, ignore), (1,))
+    )
+    kept = make("ne", column, scalar(ignore, "i64"))
+    if weight is not None:
+        weight = reshape(weight, [classes if d == dim else 1 for d in range(rank)])
+    return _Labels(column, kept, weight, dim)
 
 
 @translates("aten.nll_loss_forward.default", "aten.nll_loss2d_forward.default")
 def _nll_forward(
     scores: Node, target: Node, weight: Node | None, reduction: int, ignore: int
 ) -> tuple[Node, Node]:
-    labels = _labels(scores, target, weight, ignore)
-    value = scores if labels.weight is None else make("mul", scores, labels.weight)
-    picked = make("where", labels.hit, value, scalar(0, scores.type.dtype))
-    rows = make("neg", reduce("sum", picked, labels.class_dim))
-    total_weight = reduce("sum", _row_weight(labels, scores.type.dtype), None, keepdim=False)
+    """-weight[label] * score[label] of each row, their sum, or that over the sum of the weights;
+    and the sum of the weights
+    """
+    labels, dtype = _labels(scores, target, weight, ignore), scores.type.dtype
+    rows = make("neg", labels.of_label(scores))
+    if labels.weight is None:
+        weights = cast(labels.kept, dtype)
+    else:
+        weights = labels.of_label(labels.weight)
+        rows = make("mul", rows, weights)
     if reduction not in (MEAN, SUM):
-        return reshape(rows, target.type.shape), scalar(0, scores.type.dtype)
-    total = reduce("sum", rows, None, keepdim=False)
+        return reshape(rows, target.type.shape), scalar(0, dtype)
+    total, total_weight = (reduce("sum", part, None, keepdim=False) for part in (rows, weights))
     return (make("div", total, total_weight) if reduction == MEAN else total), total_weight
 
 
@@ -72,16 +79,21 @@ def _nll_backward(
     ignore: int,
     total_weight: Node,
 ) -> Node:
+    """-weight[label] * grad at each row's label, 0 elsewhere"""
     labels = _labels(scores, target, weight, ignore)
+    dim, classes = labels.class_dim, scores.type.shape[labels.class_dim]
     if reduction not in (MEAN, SUM):
-        rows = list(target.type.shape)
-        grad = reshape(grad, [*rows[: labels.class_dim], 1, *rows[labels.class_dim :]])
+        grad = reshape(grad, labels.column.type.shape)
     if reduction == MEAN:
         grad = make("div", grad, total_weight)
     factor = make("neg", grad)
     if labels.weight is not None:
         factor = make("mul", factor, labels.weight)
-    return make("where", labels.hit, factor, scalar(0, scores.type.dtype))
+    position = reshape(
+        make("iota", size=classes), [classes, *[1] * (len(scores.type.shape) - dim - 1)]
+    )
+    hit = make("and", make("eq", labels.column, position), labels.kept)
+    return make("where", hit, factor, scalar(0, scores.type.dtype))
 
 
 @translates("aten.binary_cross_entropy.default")

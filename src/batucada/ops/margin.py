@@ -111,7 +111,7 @@ class _Pairs:
 def _pairs(x: Node, listed: Node) -> _Pairs:
     classes = x.type.shape[1]
     zero, valid = scalar(0, x.type.dtype), unsqueeze(_before_first_end(listed), 2)
-    hit = make("and", one_hot(checked(listed, classes), 2, classes), valid)
+    hit = make("and", one_hot(checked(listed, classes, -1), 2, classes), valid)
     is_target = cast(reduce("amax", cast(hit, "u8"), 1, keepdim=False), "bool")
     wide = unsqueeze(x, 1)
     labelled = reduce("sum", make("where", hit, wide, zero), 2)

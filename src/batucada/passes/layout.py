@@ -38,7 +38,9 @@ def _wanted(node: Node, users: dict[Node, list[Node]]) -> tuple[int, ...] | None
 
 
 def _wants_transposition(node: Node, users: dict[Node, list[Node]]) -> bool:
-    """It is the right operand of more products transposed than straight; the forward ones count."""
+    """It is the right operand of more products transposed than straight, look-ups of its rows among
+    these; the forward ones count.
+    """
 
     def as_right(value: Node) -> int:
         return sum(
@@ -46,7 +48,9 @@ def _wants_transposition(node: Node, users: dict[Node, list[Node]]) -> bool:
         )
 
     turned = [u for u in users[node] if u.op == "permute"]
-    return sum(map(as_right, turned)) > as_right(node)
+    tables = [node, *(u for u in users[node] if u.op == "reshape")]
+    looked_up = sum(u.op == "take" and u.args[0] is t for t in tables for u in users[t])
+    return sum(map(as_right, turned)) > as_right(node) + looked_up
 
 
 def _store_permuted(graph: Graph, orders: dict[str, tuple[int, ...]]) -> Graph:

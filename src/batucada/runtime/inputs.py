@@ -91,15 +91,15 @@ def number(name: str, value: Any) -> float:
 
 def range_error(check: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> IndexRangeError:
     """The error for a failed check of the program, with the value that caused it."""
-    size, ignore = check["size"], check["ignore"]
+    size, ignore, low = check["size"], check["ignore"], check["low"]
     where = f" ({check['source']})" if check["source"] else ""
     found = ""
     tensor = tensors.get(check["input"])
     if tensor is not None:
-        bad = tensor[(tensor != ignore) & ((tensor < 0) | (tensor >= size))]
+        bad = tensor[(tensor != ignore) & ((tensor < low) | (tensor >= size))]
         if bad.numel():
             found = f" {int(bad.reshape(-1)[0])} in the input {check['input']!r}"
     return IndexRangeError(
         f"index or class label{found} is out of range:"
-        f" expected 0 to {size - 1}{where}; nothing was updated"
+        f" expected {low} to {size - 1}{where}; nothing was updated"
     )
