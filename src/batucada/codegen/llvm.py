@@ -11,10 +11,12 @@ the order of operations in the kernel is the order of rounding: the same inputs 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from batucada.codegen import scalar
+from batucada.codegen.addresses import Addresses
 from batucada.codegen.builder import (
     Builder,
     ModuleText,
@@ -75,7 +77,10 @@ def emit_module(
 
 
 class _KernelWriter:
-    """Writes one kernel: registers live in allocas, which LLVM's first pass turns into values."""
+    """Writes one kernel.  A register that is set once is the value itself: loops are tested at
+    their end, so its setting dominates every later use.  The others live in allocas, which LLVM's
+    first pass turns into values.
+    """
 
     def __init__(self, module: ModuleText, kernel: Kernel, sites: list[str] | None) -> None:
         self.b = Builder(module)
@@ -84,8 +89,10 @@ class _KernelWriter:
         self.params: dict[str, tuple[str, Param]] = {
             param.name: (f"%p{position}", param) for position, param in enumerate(kernel.params)
         }
-        self.variables: dict[str, str] = {}
-        self.registers: dict[str, Register] = {}
+        self.addresses = Addresses(self.b, self._counter)
+        self.times = Counter(_settings(kernel.body))
+        self.values: dict[str, Value] = {}
+        self.slots: dict[str, Register] = {}
 
     def text(self) -> str:
         self._block(self.kernel.body)
@@ -93,7 +100,7 @@ class _KernelWriter:
         arguments = ", ".join([*pointers, "i64 %begin", "i64 %end"])
         allocas = [
             f"  {_slot(register)} = alloca {_memory_type(register.dtype, register.lanes)}"
-            for register in self.registers.values()
+            for register in self.slots.values()
         ]
         head = f"define i32 @{self.kernel.name}({arguments}) #2 {{"
         return "\n".join([head, "entry:", *allocas, *self.b.lines, "  ret i32 0", "}\n"])
@@ -107,8 +114,7 @@ class _KernelWriter:
             case For():
                 self._for(stmt)
             case Set(register, value):
-                self.registers.setdefault(register.name, register)
-                self._write(_slot(register), self._value(value, register.lanes))
+                self._set(register, self._value(value, register.lanes))
             case Store(buffer, index, value, lanes):
                 place = self._address(buffer, index, lanes)
                 self._write(place, self._value(value, lanes), align=True)
@@ -117,6 +123,21 @@ class _KernelWriter:
                 self._leave_unless(passed, code)
             case Prefetch(buffer, index):
                 self._prefetch(buffer, index)
+
+    def _set(self, register: Register, value: Value) -> None:
+        if self.times[register.name] == 1:
+            self.values[register.name] = value
+            return
+        self.slots.setdefault(register.name, register)
+        self._write(_slot(register), value)
+
+    def _register(self, register: Register) -> Value:
+        if register.name in self.values:
+            return self.values[register.name]
+        return self._read(_slot(register), register.dtype, register.lanes)
+
+    def _counter(self, name: str) -> Value:
+        return self._register(Register(name, "i64"))
 
     def _for(self, loop: For) -> None:
         """Tested at its end: a serial loop's trip count is known not to be zero."""
@@ -133,8 +154,10 @@ class _KernelWriter:
         b.line(f"br label %{name}")
         b.label(name)
         b.line(f"%{name}.i = phi i64 [ {start}, %{name}.enter ], [ %{name}.next, %{name}.latch ]")
-        self.variables[loop.variable] = f"%{name}.i"
+        outside, b.lines = b.lines, []
+        self.addresses.open(loop.variable, f"%{name}.i")
         self._block(loop.body)
+        b.lines = [*outside, *self.addresses.close(), *b.lines]
         b.line(f"br label %{name}.latch")
         b.label(f"{name}.latch")
         b.line(f"%{name}.next = add nsw i64 %{name}.i, {loop.step}")
@@ -145,18 +168,18 @@ class _KernelWriter:
     def _value(self, expr: Expr, lanes: int = 1) -> Value:
         """The value of `expr`, spread over `lanes` when it is a scalar."""
         value = self._expression(expr)
-        return self.b.splat(value, lanes) if value.lanes == 1 else value
+        return self.addresses.splat(value, lanes) if value.lanes == 1 else value
 
     def _expression(self, expr: Expr) -> Value:
         match expr:
             case Literal(value, dtype):
                 return constant(value, dtype)
-            case Register(_, dtype, lanes):
-                return self._read(_slot(expr), dtype, lanes)
+            case Register():
+                return self._register(expr)
             case Load(buffer, index, dtype, lanes):
                 return self._read(self._address(buffer, index, lanes), dtype, lanes, align=True)
             case IndexValue(index):
-                return self._index(index)
+                return self.addresses.index(index)
             case Apply():
                 return self._apply(expr)
 
@@ -176,34 +199,18 @@ class _KernelWriter:
         args = [self._value(arg, expr.lanes) for arg in expr.args]
         return scalar.apply(self.b, expr.op, args)
 
-    def _index(self, index: Index) -> Value:
-        total = constant(index.offset, "i64")
-        for name, factor in index.terms:
-            variable = self._variable(name)
-            term = variable if factor == 1 else self.b.op("mul nsw", variable, factor)
-            total = term if total.text == "0" else self.b.op("add nsw", term, total)
-        return total
-
-    def _variable(self, name: str) -> Value:
-        if name in self.variables:
-            return Value(self.variables[name], "i64")
-        return self._read(_slot(self.registers[name]), "i64")
-
     def _address(self, buffer: str, index: Index, lanes: int) -> str:
         pointer, param = self.params[buffer]
-        element = self._index(index)
         if self.sites is not None:
-            self._check_access(param, index, element, lanes)
-        kind = _memory_type(param.dtype)
-        name = f"%{self.b.name('a')}"
-        self.b.line(f"{name} = getelementptr inbounds {kind}, ptr {pointer}, {element}")
-        return name
+            self._check_access(param, index, lanes)
+        return self.addresses.pointer(pointer, _memory_type(param.dtype), index)
 
-    def _check_access(self, param: Param, index: Index, element: Value, lanes: int) -> None:
+    def _check_access(self, param: Param, index: Index, lanes: int) -> None:
         assert self.sites is not None
         terms = "".join(f" + {factor}*{name}" for name, factor in index.terms)
         what = f"{self.kernel.name}: {param.name}[{index.offset}{terms}, {lanes}]"
         self.sites.append(f"{what} of {param.dtype}[{param.size}]")
+        element = self.addresses.index(index)
         inside = self.b.compare("icmp ult", element, max(0, param.size - lanes + 1))
         self._leave_unless(inside, -len(self.sites))
 
@@ -217,9 +224,7 @@ class _KernelWriter:
     def _prefetch(self, buffer: str, index: Index) -> None:
         """Not checked: a prefetch never faults, and loops prefetch past the end of a row."""
         pointer, param = self.params[buffer]
-        place = f"%{self.b.name('a')}"
-        kind, element = _memory_type(param.dtype), self._index(index)
-        self.b.line(f"{place} = getelementptr {kind}, ptr {pointer}, {element}")
+        place = self.addresses.pointer(pointer, _memory_type(param.dtype), index)
         self.b.module.declarations["llvm.prefetch.p0"] = (
             "declare void @llvm.prefetch.p0(ptr, i32, i32, i32)"
         )
@@ -245,6 +250,15 @@ _COMBINE = {
     "reduce_max": "maximum",
     "reduce_min": "minimum",
 }
+
+
+def _settings(body: tuple[Stmt, ...]) -> Iterator[str]:
+    """The name of a register for each statement that sets it."""
+    for stmt in body:
+        if isinstance(stmt, Set):
+            yield stmt.register.name
+        elif isinstance(stmt, For):
+            yield from _settings(stmt.body)
 
 
 def _slot(register: Register) -> str:

@@ -1,0 +1,31 @@
+"""What accesses of a kernel have in common is computed once, outside the loops that do not change
+it."""
+
+from __future__ import annotations
+
+from batucada.codegen.llvm import emit_module
+from batucada.codegen.target import host_target
+from batucada.ir.loops_text import parse_kernel
+from batucada.ir.loops_verify import verify_kernel
+
+NEIGHBOURS = """
+def k(a: 'f32[70]', b: 'f32[70] inout'):
+    for i in range(0, 5, 1):
+        for j in range(0, 3, 1):
+            x = a[10*i + 2*j, 1]
+            y = a[10*i + 2*j + 1, 1]
+            z = a[10*i + 2*j + 20, 1]
+            b[10*i + j, 1] = fma(x, y, z)
+"""
+
+
+def test_neighbouring_accesses_share_their_address() -> None:
+    kernel = parse_kernel(NEIGHBOURS)
+    verify_kernel(kernel)
+    lines = emit_module([kernel], host_target()).text.splitlines()
+    outer, inner = (n for n, line in enumerate(lines) if " phi " in line)
+    products = [n for n, line in enumerate(lines) if " mul " in line]
+    assert len(products) == 2  # 10 * i and 2 * j
+    assert outer < products[0] < inner < products[1]
+    assert sum("getelementptr" in line for line in lines) == 6  # a and b at i, at j; two neighbours
+    assert not any("alloca" in line for line in lines)
