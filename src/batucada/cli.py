@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with `argv` (default: the process's); returns its exit status."""
     arguments = _parser().parse_args(argv)
     try:
-        print(_show(arguments))
+        print(_show(arguments) if arguments.command == "show" else _profile(arguments))
         sys.stdout.flush()
     except BatucadaError as error:
         print(f"batucada: {error}", file=sys.stderr)
@@ -42,7 +42,17 @@ def _parser() -> argparse.ArgumentParser:
         help=f"print one level of the program (capture, ..., kernels, module, {ASSEMBLY})",
     )
     what.add_argument("--json", action="store_true", help="print the manifest as JSON")
+    profile = commands.add_parser("profile", help="time every stage of a whole step")
+    profile.add_argument("file", help="the PEF")
+    profile.add_argument("--steps", type=int, default=50, help="steps to take the fastest of")
     return parser
+
+
+def _profile(arguments: argparse.Namespace) -> str:
+    from batucada.program import load  # PyTorch is imported only where a program runs
+    from batucada.runtime.profile import profile_text
+
+    return profile_text(load(arguments.file).profile(steps=arguments.steps))
 
 
 def _show(arguments: argparse.Namespace) -> str:

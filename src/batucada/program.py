@@ -19,6 +19,7 @@ from batucada.errors import CaptureError, PefError, PefMismatchError
 from batucada.ir.text import graph_hash, print_graph
 from batucada.pef import Pef, SymbolRecord, read_pef
 from batucada.runtime.executor import Executor, load_native
+from batucada.runtime.profile import StageTime, random_inputs, stage_times
 from batucada.runtime.results import torch_dtype
 
 
@@ -107,6 +108,17 @@ class Program(Executor):
         self._default = {"FWD"} if self.training and not training else None
         if transfer:
             self.to_device(model, optimizers)
+
+    def profile(
+        self, tensors: Sequence[torch.Tensor] | None = None, steps: int = 20
+    ) -> tuple[StageTime, ...]:
+        """How long each stage of a whole step takes, in the order in which they run: the fastest of
+        `steps` steps, which change parameters like any others.  Inputs are random if not given.
+        """
+        inputs = self.manifest.of_role("input")
+        given = random_inputs(inputs) if tensors is None else tensors
+        self.run([symbol.name for symbol in inputs], given)
+        return stage_times(self._native, self.manifest, self._address, steps)
 
     def _holds_forward(self, given: str) -> bool:
         """A training PEF evaluates the model whose forward is the beginning of its joint graph."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import accumulate, groupby
 
 from batucada.codegen.llvm import ModuleIR, emit_module
 from batucada.codegen.lower import Lowered, check_codes, lower_stage
@@ -98,7 +98,8 @@ def link(program: Program, kernels: Kernels, target: Target, checked: bool = Fal
     for entry in kernels.entries:
         for name, stages in entry.parts:
             if not stages[0].on_host:
-                schedules.append(Schedule(name, tuple(_calls(program, kernels, stages))))
+                marks = _ends(kernels, stages) if entry.name == "step" else ()
+                schedules.append(Schedule(name, tuple(_calls(program, kernels, stages)), marks))
         if entry.name == "step" and not entry.on_host:
             schedules.append(_loop(program, kernels, entry))
     return emit_module(kernels.all, target, schedules, checked)
@@ -116,6 +117,12 @@ def _loop(program: Program, kernels: Kernels, step: Entry) -> Loop:
     last = tuple(_calls(program, kernels, [sweep.update]))
     body = (*between, Call(kernels.sweep.kernel.name, _places(program, kernels.sweep)))
     return Loop("loop", first, body, (*between, *last), slots)
+
+
+def _ends(kernels: Kernels, stages: Iterable[Stage]) -> tuple[int, ...]:
+    """The number of each stage's last call."""
+    counts = (len(kernels.of_stage[stage.name]) for stage in stages)
+    return tuple(total - 1 for total in accumulate(counts))
 
 
 def _calls(program: Program, kernels: Kernels, stages: Iterable[Stage]) -> Iterable[Call]:

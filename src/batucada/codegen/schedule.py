@@ -29,11 +29,13 @@ class Call:
 @dataclass(frozen=True, slots=True)
 class Schedule:
     """`i32 @name(ptr table)`: the calls in order; the first code that is not zero is returned at
-    once.
+    once.  With `marks`, numbers of calls, there is `i32 @name.timed(ptr table, ptr stamps)` as
+    well: it writes the processor's cycle counter to an i64 at its start and behind each of them.
     """
 
     name: str
     calls: tuple[Call, ...]
+    marks: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,8 @@ class Loop:
 def schedule_ir(schedule: Schedule | Loop) -> str:
     """The schedule's function and those that it needs."""
     if isinstance(schedule, Schedule):
-        return _sequence(schedule.name, schedule.calls)
+        text = _sequence(schedule.name, schedule.calls)
+        return f"{text}\n{_timed(schedule)}" if schedule.marks else text
     parts = {"first": schedule.first, "body": schedule.body, "last": schedule.last}
     texts = [
         _sequence(f"{schedule.name}.{part}", calls, "internal ") for part, calls in parts.items()
@@ -68,6 +71,24 @@ def _sequence(name: str, calls: Sequence[Call], linkage: str = "") -> str:
     body = "".join(_step(f"{name}.task{n}", n, call) for n, call in enumerate(calls))
     function = f"define {linkage}i32 @{name}(ptr %table) #2 {{\n{body}  ret i32 0\n}}\n"
     return "\n".join([*tasks, function])
+
+
+def _timed(schedule: Schedule) -> str:
+    number = {call: place for place, call in enumerate(schedule.marks, 1)}
+    body = _stamp(0)
+    for n, call in enumerate(schedule.calls):
+        body += _step(f"{schedule.name}.task{n}", n, call)
+        body += _stamp(number[n]) if n in number else ""
+    head = f"define i32 @{schedule.name}.timed(ptr %table, ptr %stamps) #2 {{"
+    return f"declare i64 @llvm.readcyclecounter()\n{head}\n{body}  ret i32 0\n}}\n"
+
+
+def _stamp(place: int) -> str:
+    return (
+        f"  %now{place} = call i64 @llvm.readcyclecounter()\n"
+        f"  %stamp{place} = getelementptr i64, ptr %stamps, i64 {place}\n"
+        f"  store i64 %now{place}, ptr %stamp{place}\n"
+    )
 
 
 def _step(task: str, n: int, call: Call) -> str:
