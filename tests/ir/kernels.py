@@ -126,8 +126,8 @@ class _Writer:
             return IndexValue(self.index(1))
         vector, lane = self.expr(dtype, 4, depth), self.draw(st.integers(0, 3))
         ops = ["reduce_add", "reduce_max", "reduce_min", "reduce_mul"] if dtype != "bool" else []
-        op = self.draw(st.sampled_from(["lane_of", *ops]))
-        return applied(op, vector, arg=lane if op == "lane_of" else 0)
+        op = self.draw(st.sampled_from(["lane_of", "part", *ops]))
+        return applied(op, vector, arg=0 if op in ops else lane)
 
     def into_lanes(self, dtype: DType, lanes: int) -> Expr:
         if dtype == "i64" and self.draw(st.booleans()):

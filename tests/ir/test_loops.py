@@ -78,6 +78,7 @@ BROKEN = {
     "code 0": "check(bool(True), 0)",
     "its variable is taken": "for i in range(0, 2, 1):\n  for i in range(0, 2, 1):\n    pass",
     "lane 9 of 8": "x[0] = lane_of(y[0, 8], 9)",
+    "lane 8 of 8": "x[0, 4] = part(y[0, 8], 5, 4)",
 }
 
 

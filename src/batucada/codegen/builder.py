@@ -207,7 +207,10 @@ class Builder:
     def half(self, value: Value, upper: bool) -> Value:
         """The lower or the upper half of the lanes."""
         count = value.lanes // 2
-        first = count if upper else 0
+        return self.part(value, count if upper else 0, count)
+
+    def part(self, value: Value, first: int, count: int) -> Value:
+        """`count` lanes from `first` on."""
         if count == 1:
             return self.extract(value, first)
         lanes = ", ".join(f"i32 {first + lane}" for lane in range(count))

@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, ExitStack
 
 from batucada.codegen.emitter import LANE, Emitter
 from batucada.codegen.nest import LANES, segments
-from batucada.ir.access import Position, flat, nontrivial, spread
+from batucada.ir.access import Position, flat, memory_index, nontrivial, spread
 from batucada.ir.graph import Node
 from batucada.ir.loops import Apply, Expr, Index, Literal, Register
 from batucada.mapping.program import Tile
@@ -23,6 +23,9 @@ _Loop = AbstractContextManager[Index]
 
 _UNROLL = 4  # steps of k in the body of its loop
 _SHORT_K = 16  # up to here k is unrolled whole
+_SUMS = (
+    14  # registers that may hold sums: 16 less one vector of the right operand and one spread value
+)
 _IN_FLIGHT = 8  # sums that hide the latency of a fused multiply-add: 4 cycles, 2 a cycle
 
 
@@ -94,9 +97,28 @@ class Contract:
         if whole:
             yield self.emitter.loop("n0", 0, whole, width), [LANES] * self.tile.vectors
         if whole < self.n:
-            rest = self.n - whole
-            widths = [LANES] * (rest // LANES) + [lanes for _, lanes in segments(rest)]
-            yield self.emitter.loop("n0", whole, self.n, width), widths
+            columns = self.widths(self.n - whole, self._may_read_on())
+            yield self.emitter.loop("n0", whole, self.n, width), columns
+
+    @staticmethod
+    def widths(count: int, wide: bool) -> list[int]:
+        """Columns of each vector of a row: whole ones, and the rest, where `wide` in one vector of
+        which some lanes are left unused."""
+        rest = [lanes for _, lanes in segments(count)]
+        if wide and len(rest) > 1:
+            rest = [sum(rest)]
+        return [LANES] * (count // LANES) + rest
+
+    def _may_read_on(self) -> bool:
+        """Whether a vector of the right operand may end behind its row: there is memory behind it,
+        and what lies there goes into lanes that nobody uses.
+        """
+        node = self.product.args[1]
+        at = [Index()] * (len(node.type.shape) - 1)
+        found = memory_index(node, (*at, LANE), self.emitter.in_memory)
+        if found is None or found[1].terms != LANE.terms:
+            return False
+        return self.emitter.has_slack(found[0])
 
     def _tiles(
         self,
@@ -122,10 +144,11 @@ class Contract:
         outer = self._outer_of(node, row[:-1], 1 + len(k))
         return self.emitter.value(node, (*outer, row[-1], *k), lanes)
 
-    def right(self, k: Position, n: Index, lanes: int) -> Expr:
+    def right(self, k: Position, n: Index, lanes: int, wide: bool = False) -> Expr:
+        """`wide`: the vector may end behind its row."""
         node = self.product.args[1]
-        outer = self._outer_of(node, self.outer, len(k) + 1)
-        return self.emitter.value(node, (*outer, *k, n), lanes)
+        at = (*self._outer_of(node, self.outer, len(k) + 1), *k, n)
+        return self.emitter.wide(node, at, lanes) if wide else self.emitter.value(node, at, lanes)
 
     def _outer_of(self, node: Node, outer: Position, inner: int) -> Position:
         """The indices of an operand before its last `inner` dimensions.  The right operand of a
@@ -210,37 +233,57 @@ class _Tile:
         across = range(contract.tile.outer)
         self.rows = [contract.row(m + r, a) for a in across for r in range(rows)]
         self.n0, self.widths = n0, widths
+        self.lanes = [LANES if len(segments(w)) > 1 else w for w in widths]
         self.starts = [sum(widths[:i]) for i in range(len(widths))]
         self.sets: list[dict[tuple[int, int], Register]] = []
 
     def _column(self, v: int) -> Index:
-        return self.n0 + self.starts[v] + (LANE if self.widths[v] > 1 else 0)
+        return self._at(v, 0, self.lanes[v])
+
+    def _at(self, v: int, start: int, lanes: int) -> Index:
+        return self.n0 + self.starts[v] + start + (LANE if lanes > 1 else 0)
+
+    def _pieces(self, v: int) -> list[tuple[int, int]]:
+        """(start, lanes) of what is used of a vector."""
+        return segments(self.widths[v]) if self._wide(v) else [(0, self.lanes[v])]
+
+    def _wide(self, v: int) -> bool:
+        return self.widths[v] < self.lanes[v]
+
+    def _piece(self, v: int, total: Register, start: int, lanes: int) -> Expr:
+        if lanes == self.lanes[v]:
+            return total
+        return Apply("part", (total,), total.dtype, lanes, start)
 
     def write(self, k0: Index, size: int, first: bool, last: bool) -> None:
-        independent = max(1, _IN_FLIGHT // (len(self.rows) * len(self.widths)))
+        sums = len(self.rows) * len(self.widths)
+        independent = max(1, min(-(-_IN_FLIGHT // sums), _SUMS // sums))
         copies = min(independent, max(1, size * math.prod(self.contract.over[1:])))
         self.sets = [self._start(first, c) for c in range(copies)]
         self._sum_over(k0, size)
         for (r, v), total in self._added().items():
-            if last:
-                self.contract.finish(self.rows[r], self._column(v), total, self.widths[v])
-            else:
-                index = self._place(r, v)
-                self.emitter.store(self.emitter.stage.scratch, index, total, self.widths[v])
+            for start, lanes in self._pieces(v):
+                value, column = self._piece(v, total, start, lanes), self._at(v, start, lanes)
+                if last:
+                    self.contract.finish(self.rows[r], column, value, lanes)
+                else:
+                    place = self._place(r, column)
+                    self.emitter.store(self.emitter.stage.scratch, place, value, lanes)
 
-    def _place(self, r: int, v: int) -> Index:
+    def _place(self, r: int, column: Index) -> Index:
         """Of a partial sum in the scratch."""
-        return flat(self.contract.shape, (*self.rows[r], self._column(v)))
+        return flat(self.contract.shape, (*self.rows[r], column))
 
     def _start(self, first: bool, copy: int) -> dict[tuple[int, int], Register]:
         """Zeros, or the partial sums of the blocks of K before."""
         found: dict[tuple[int, int], Register] = {}
         for r in range(len(self.rows)):
-            for v, lanes in enumerate(self.widths):
+            for v, lanes in enumerate(self.lanes):
                 if first or copy > 0:
                     found[r, v] = _zero(self.emitter, self.contract.product, lanes)
                     continue
-                value = self.emitter.load(self.emitter.stage.scratch, self._place(r, v), lanes)
+                scratch, place = self.emitter.stage.scratch, self._place(r, self._column(v))
+                value = self.emitter.load(scratch, place, lanes, self._wide(v))
                 register = self.emitter.fresh("sum", self.contract.product.type.dtype, lanes)
                 found[r, v] = self.emitter.assign(register, value)
         return found
@@ -276,12 +319,15 @@ class _Tile:
         contract = self.contract
         if len(self.rows) <= len(self.widths):
             left = [contract.left(row, k) for row in self.rows]
-            for v, lanes in enumerate(self.widths):
-                b = contract.right(k, self._column(v), lanes)
+            for v, lanes in enumerate(self.lanes):
+                b = contract.right(k, self._column(v), lanes, self._wide(v))
                 for r in range(len(self.rows)):
                     self._accumulate(sums[r, v], left[r], b)
             return
-        right = [contract.right(k, self._column(v), lanes) for v, lanes in enumerate(self.widths)]
+        right = [
+            contract.right(k, self._column(v), lanes, self._wide(v))
+            for v, lanes in enumerate(self.lanes)
+        ]
         for r, row in enumerate(self.rows):
             a = contract.left(row, k)
             for v in range(len(self.widths)):

@@ -34,6 +34,7 @@ from batucada.ir.loops import (
 from batucada.ir.types import DType, Shape
 from batucada.ir.verify import VerifyError
 from batucada.mapping import Program, Stage
+from batucada.mapping.program import SLACK
 from batucada.ops import OPS
 
 LANE = Index.of("lane")
@@ -63,6 +64,7 @@ class Emitter:
         self.blocks = [_Block(set())]
         self.params: dict[str, str] = {}  # buffer -> the kernel's name for it, in order of use
         self._written: set[str] = set()
+        self._read_on: set[str] = set()  # buffers that a vector may reach behind
         self._count = 0
         self._floor = 0  # a parallel loop is all of its kernel: nothing is hoisted out of it
 
@@ -82,10 +84,14 @@ class Emitter:
         """
         types = {buffer: self.program.buffers[buffer].type for buffer in self.params}
         params = tuple(
-            Param(param, types[b].dtype, max(types[b].size, 1), b in self._written)
+            Param(param, types[b].dtype, self._size(b), b in self._written)
             for b, param in self.params.items()
         )
         return Kernel(name, params, tuple(self.blocks[0].statements))
+
+    def _size(self, buffer: str) -> int:
+        slack = SLACK if buffer in self._read_on else 0
+        return max(self.program.buffers[buffer].type.size, 1) + slack
 
     def _param(self, buffer: str) -> str:
         return self.params.setdefault(buffer, f"p{len(self.params)}")
@@ -197,8 +203,20 @@ class Emitter:
             raise VerifyError(f"{self.stage.name}: {node.op} is not ready at its use ({node.src})")
         return self._map(node, at, lanes)
 
-    def load(self, buffer: str, index: Index, lanes: int) -> Expr:
+    def has_slack(self, node: Node) -> bool:
+        """Whether there is memory behind a value that lies in memory."""
+        return self.program.buffers[self.program.places[node]].space in ("arena", "memory")
+
+    def wide(self, node: Node, at: Position, lanes: int) -> Expr:
+        """A value in memory, a vector of which may end up to SLACK elements behind its buffer."""
+        found = memory_index(node, at, self.in_memory)
+        assert found is not None
+        value = self.load(self.program.places[found[0]], found[1], lanes, wide=True)
+        return self.assign(self.fresh("w", node.type.dtype, lanes), value)
+
+    def load(self, buffer: str, index: Index, lanes: int, wide: bool = False) -> Expr:
         dtype = self.program.buffers[buffer].type.dtype
+        self._read_on |= {buffer} if wide else set()
         param = self._param(buffer)
         stride = dict(index.terms).get("lane", 0)
         base = _without_lane(index)

@@ -192,6 +192,8 @@ class _KernelWriter:
             return cast(self.b, self._value(expr.args[0], expr.lanes), expr.dtype)
         if expr.op == "lane_of":
             return self.b.extract(self._expression(expr.args[0]), expr.arg)
+        if expr.op == "part":
+            return self.b.part(self._expression(expr.args[0]), expr.arg, expr.lanes)
         if expr.op == "pack":
             return self.b.pack([self._expression(arg) for arg in expr.args])
         if expr.op in REDUCE_OPS:

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 
 from batucada.codegen.contract import Contract
 from batucada.codegen.emitter import LANE, Emitter
-from batucada.codegen.nest import LANES, segments
+from batucada.codegen.nest import LANES
 from batucada.ir.access import Position, flat
 from batucada.ir.graph import Node
 from batucada.ir.loops import Expr, Index
@@ -71,7 +71,7 @@ class Packed(Contract):
         whole = count - count % self.width
         for start, stop, widths in (
             (0, whole, [LANES] * self.tile.vectors),
-            (whole, count, _widths(count - whole)),
+            (whole, count, self.widths(count - whole, wide=True)),
         ):
             if start == stop:
                 continue
@@ -101,8 +101,8 @@ class Packed(Contract):
         inner = flat(self.over[1:], k[1:])
         return (k[0] + self.k0 * -1) * self.rest + inner
 
-    def right(self, k: Position, n: Index, lanes: int) -> Expr:
-        """From the copy: [block, panel, step, column of the panel]"""
+    def right(self, k: Position, n: Index, lanes: int, wide: bool = False) -> Expr:
+        """From the copy: [block, panel, step, column of the panel]; panels have whole vectors."""
         column = n + (self.columns + self.panel) * -1
         place = self.panel * self.depth + self._step_of(k) * self.width + column
         return self._from(self.emitter.stage.panels, self.tile.n_block, place, lanes)
@@ -122,7 +122,7 @@ class Packed(Contract):
         whole = count - count % self.width
         for start, stop, widths in (
             (0, whole, [LANES] * self.tile.vectors),
-            (whole, count, _widths(count - whole)),
+            (whole, count, self.widths(count - whole, wide=False)),
         ):
             if start == stop:
                 continue
@@ -148,12 +148,8 @@ class Packed(Contract):
         with self.emitter.loop("q0", 0, size) as step:
             place = self.block * (self.depth * self.tile.m_block) + step * self.tile.m_block
             start = 0
-            for lanes in _widths(height):
+            for lanes in self.widths(height, wide=False):
                 lane = LANE if lanes > 1 else Index()
                 value = self.emitter.value(node, (row + start + lane, self.k0 + step), lanes)
                 self.emitter.store(self.emitter.stage.rows, place + start + lane, value, lanes)
                 start += lanes
-
-
-def _widths(count: int) -> list[int]:
-    return [LANES] * (count // LANES) + [lanes for _, lanes in segments(count)]

@@ -23,6 +23,7 @@
             | cast(expr, dtype) | splat(expr, lanes) | lane(lanes)  # lane: 0, 1, 2, ... as i64
             | reduce_add(expr) | reduce_max(expr) | reduce_min(expr) | reduce_mul(expr)
             | lane_of(expr, constant) | pack(expr, ...)        # a vector of as many scalars
+            | part(expr, constant, lanes)                      # `lanes` lanes from a constant on
     index   = affine sum of loop variables and i64 registers with constant factors
 
 `and`, `or` and `not` are written `and_`, `or_` and `not_`; lanes are a power of two; a prefetch may
@@ -100,7 +101,7 @@ class IndexValue:
 class Apply:
     """An elementwise operation of the tables below, or one of the lane operations of the grammar.
 
-    `dtype` and `lanes` are those of the result; `arg` is the constant argument of `lane_of`.
+    `dtype` and `lanes` are those of the result; `arg` is the constant of `lane_of` and `part`.
     """
 
     op: str

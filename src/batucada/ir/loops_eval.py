@@ -133,8 +133,8 @@ class _Interpreter:
             return np.concatenate(args)
         if expr.op == "splat":
             return np.repeat(args[0], expr.lanes)
-        if expr.op == "lane_of":
-            return args[0][expr.arg : expr.arg + 1]
+        if expr.op in ("lane_of", "part"):
+            return args[0][expr.arg : expr.arg + expr.lanes]
         if expr.op == "cast":
             return loops_scalar.cast(args[0], dtype, expr.dtype)
         if expr.op in REDUCE_OPS:

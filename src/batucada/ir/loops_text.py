@@ -105,6 +105,8 @@ def _print_apply(expr: Apply) -> str:
         args.append(expr.dtype)
     elif expr.op == "lane_of":
         args.append(str(expr.arg))
+    elif expr.op == "part":
+        args += [str(expr.arg), str(expr.lanes)]
     name = f"{expr.op}_" if expr.op in _PYTHON_WORDS else expr.op
     return f"{name}({', '.join(args)})"
 
@@ -236,6 +238,9 @@ class _Parser:
             case "lane_of", [value, lane]:
                 inner = self._expr(value)
                 return Apply("lane_of", (inner,), dtype_of(inner), 1, self._integer(lane))
+            case "part", [value, start, lanes]:
+                inner, first = self._expr(value), self._integer(start)
+                return Apply("part", (inner,), dtype_of(inner), self._integer(lanes), first)
             case "cast", [value, ast.Name(id=dtype)] if dtype in ITEM_BYTES:
                 inner = self._expr(value)
                 return Apply("cast", (inner,), cast(DType, dtype), lanes_of(inner))

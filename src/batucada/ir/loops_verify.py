@@ -246,10 +246,8 @@ class _Verifier:
 def lane_type(expr: Apply, args: Sequence[tuple[DType, int]]) -> tuple[DType, int] | None:
     """(dtype, lanes) of the operations whose result depends on more than their arguments' types."""
     if expr.op == "pack":
-        if len(set(args)) != 1 or args[0][1] != 1:
-            raise VerifyError(f"pack takes scalars of one dtype, not {args}")
-        return args[0][0], len(args)
-    arity = {"lane": 0, "splat": 1, "cast": 1, "lane_of": 1}.get(expr.op)
+        return _pack_type(args)
+    arity = {"lane": 0, "splat": 1, "cast": 1, "lane_of": 1, "part": 1}.get(expr.op)
     if arity is None:
         return None
     if len(args) != arity:
@@ -263,9 +261,16 @@ def lane_type(expr: Apply, args: Sequence[tuple[DType, int]]) -> tuple[DType, in
         if lanes != 1:
             raise VerifyError(f"splat of {lanes} lanes")
         return dtype, expr.lanes
-    if not 0 <= expr.arg < lanes:
-        raise VerifyError(f"lane {expr.arg} of {lanes}")
-    return dtype, 1
+    count = expr.lanes if expr.op == "part" else 1
+    if not 0 <= expr.arg <= lanes - count:
+        raise VerifyError(f"lane {expr.arg + count - 1} of {lanes}")
+    return dtype, count
+
+
+def _pack_type(args: Sequence[tuple[DType, int]]) -> tuple[DType, int]:
+    if len(set(args)) != 1 or args[0][1] != 1:
+        raise VerifyError(f"pack takes scalars of one dtype, not {args}")
+    return args[0][0], len(args)
 
 
 def _label(stmt: Stmt) -> str:

@@ -9,11 +9,13 @@ from typing import Literal
 from batucada.ir.access import Position, nontrivial, spread
 from batucada.ir.graph import Graph, Node, Section
 from batucada.ir.loops import Index
-from batucada.ir.types import Type
+from batucada.ir.types import ITEM_BYTES, Type
 from batucada.ops import OPS
 
 Pattern = Literal["map", "reduce", "contract", "host"]
 Space = Literal["arena", "memory", "input", "output"]
+
+SLACK = 7  # elements behind every buffer of `arena` and `memory` that a vector may read
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,11 @@ class Buffer:
     space: Space
     slot: int
     offset: int = 0
+
+    @property
+    def bytes(self) -> int:
+        """What it takes up, with what lies behind it."""
+        return self.type.bytes + SLACK * ITEM_BYTES[self.type.dtype]
 
 
 @dataclass(frozen=True, slots=True)

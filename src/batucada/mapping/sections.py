@@ -152,7 +152,7 @@ class _Builder:
     def _memory_buffer(self, name: str, type: Type) -> None:
         slot = self.slots.index(MEMORY)
         self.buffers[name] = Buffer(name, type, "memory", slot, self.memory_bytes)
-        self.memory_bytes += aligned(max(type.bytes, 1))
+        self.memory_bytes += aligned(self.buffers[name].bytes)
 
     def _ordered(self, groups: list[Group]) -> list[Group]:
         """Readers before the writer of what they read in place, arguments first, else as they
@@ -256,7 +256,7 @@ class _Builder:
             steps[name] |= {0, len(order)}
         arena = {n for n, b in self.buffers.items() if b.space == "arena"}
         lives = [
-            Life(name, self.buffers[name].type.bytes, min(found), max(found))
+            Life(name, self.buffers[name].bytes, min(found), max(found))
             for name, found in steps.items()
             if name in arena
         ]

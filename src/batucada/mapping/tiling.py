@@ -14,6 +14,7 @@ LANES = 8
 _SUMS = (
     12  # registers that hold sums: 16 less the vectors of the right operand and one spread value
 )
+_NARROW_SUMS = 14  # ... where there is one vector
 _L1_BYTES = 24 * 1024  # what the blocks of both operands may take of a 32 KB first-level cache
 _L2_BYTES = 256 * 1024  # what a panel of the right operand may take of a second-level cache
 _PANELS_BYTES = 192 * 1024  # ... and what a block of panels of it may, copied
@@ -68,7 +69,7 @@ def tile_of(product: Node) -> Tile:
     if _dot_form(product):
         return Tile("dot", min(8, n), 1, k, m)
     vectors = _vectors(n)
-    rows = max(1, min(_SUMS // vectors, m))
+    rows = max(1, min(_most_rows(vectors), m))
     k_block = _k_block(product, m, n, k)
     block = m if k_block == k else min(m, 16 * rows)
     return Tile("outer", rows, vectors, k_block, block, -(-k // k_block))
@@ -79,7 +80,7 @@ def _image_tile(product: Node) -> Tile:
     shape, right = product.type.shape, product.args[1].type.shape
     m, n = shape[-2:]
     vectors = _vectors(n)
-    most = max(1, _SUMS // vectors)
+    most = _most_rows(vectors)
     rows = -(-m // -(-m // most))
     outer = 1
     if len(shape) - product.integer("batch") > 2:
@@ -131,6 +132,10 @@ def _packed_tile(product: Node) -> Tile:
         "packed", min(rows, m), 2, k_block, 16 * rows, -(-first // k_block), outer, n_block,
         pack_left,
     )  # fmt: skip
+
+
+def _most_rows(vectors: int) -> int:
+    return _NARROW_SUMS if vectors == 1 else _SUMS // vectors
 
 
 def _vectors(n: int) -> int:
