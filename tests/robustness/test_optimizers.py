@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from batucada.errors import CaptureError
 from sambaflow import samba
 from tests.robustness.nets import (
     assert_same_parameters,
@@ -37,6 +38,31 @@ KINDS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "adamw up": (samba.optim.AdamW, torch.optim.AdamW, {"maximize": True, "weight_decay": 0.1}),
 }  # fmt: skip
 
+# Those that SambaFlow has not: torch's own object is compiled.
+OTHERS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "nadam": (torch.optim.NAdam, {"weight_decay": 0.1}),
+    "nadam decoupled": (
+        torch.optim.NAdam,
+        {"weight_decay": 0.1, "decoupled_weight_decay": True, "momentum_decay": 0.1},
+    ),
+    "radam": (torch.optim.RAdam, {"weight_decay": 0.1}),
+    "radam decoupled": (
+        torch.optim.RAdam,
+        {"betas": (0.8, 0.95), "weight_decay": 0.1, "decoupled_weight_decay": True},
+    ),
+    "adamax": (torch.optim.Adamax, {"betas": (0.8, 0.95), "weight_decay": 0.1}),
+    "rmsprop": (torch.optim.RMSprop, {"alpha": 0.9, "weight_decay": 0.1}),
+    "rmsprop centered": (
+        torch.optim.RMSprop, {"centered": True, "momentum": 0.8, "maximize": True},
+    ),
+    "adagrad": (
+        torch.optim.Adagrad,
+        {"lr_decay": 0.2, "weight_decay": 0.1, "initial_accumulator_value": 0.3},
+    ),
+    "adadelta": (torch.optim.Adadelta, {"rho": 0.8, "weight_decay": 0.1}),
+    "rprop": (torch.optim.Rprop, {"etas": (0.4, 1.3), "step_sizes": (1e-3, 0.02)}),
+}  # fmt: skip
+
 
 def both(kind: str) -> tuple[Callable[[nn.Module], Any], Callable[[nn.Module], Any]]:
     ours, theirs, options = KINDS[kind]
@@ -61,6 +87,39 @@ def test_ten_steps_as_in_pytorch(kind: str) -> None:
     gold = twin_of(model)
     train(gold, theirs(gold), range(10))
     assert_same_parameters(model, gold)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", OTHERS)
+def test_torchs_other_optimizers_and_their_states(kind: str) -> None:
+    """Five steps here, then five more in eager PyTorch with the state that came out."""
+    make, options = OTHERS[kind]
+    model, optimizer = traced(lambda m: make(m.parameters(), lr=0.01, **options))
+    gold = twin_of(model)
+    gold_optimizer = make(gold.parameters(), lr=0.01, **options)
+    train(gold, gold_optimizer, range(5))
+    assert_same_parameters(model, gold)
+    resumed = twin_of(model)
+    resumed_optimizer = make(resumed.parameters(), lr=0.01, **options)
+    resumed_optimizer.load_state_dict(deepcopy(optimizer.state_dict()))
+    for step in range(5, 10):
+        eager_step(gold, gold_optimizer, *batch(seed=step))
+        eager_step(resumed, resumed_optimizer, *batch(seed=step))
+    for one, other in zip(resumed.parameters(), gold.parameters(), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+    first, wanted = (o.state_dict()["state"][0] for o in (optimizer, resumed_optimizer))
+    assert first.keys() == wanted.keys()
+
+
+def test_an_optimizer_with_a_step_of_its_own_is_refused() -> None:
+    class Halved(torch.optim.SGD):
+        def step(self, closure: Any = None) -> Any:
+            return super().step(closure)
+
+    with pytest.raises(CaptureError, match=r"Halved has a step\(\) of its own"):
+        traced(lambda m: Halved(m.parameters(), lr=0.1))
+    with pytest.raises(CaptureError, match="LBFGS cannot be compiled"):
+        traced(lambda m: torch.optim.LBFGS(m.parameters()))
 
 
 @pytest.mark.parametrize("kind", ["momentum", "dampening", "adamw", "amsgrad"])

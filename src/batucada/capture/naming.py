@@ -6,12 +6,13 @@ import re
 
 from torch import nn
 
+from batucada.capture.update_rules import RULES
 from batucada.errors import InputError
 from batucada.ir.graph import identifier
 
 # Names that later steps give: of stages and their partial sums, of optimizer state and
 # hyperparameters, of gradients, and of the next step's inputs in a loop.
-_GIVEN = re.compile(r"s\d+(_sums)?|(sgd|adamw?)\d+__\w+|\w+__(grad|next)")
+_GIVEN = re.compile(rf"s\d+(_sums)?|({'|'.join(RULES)})\d+__\w+|\w+__(grad|next)")
 
 
 def input_name(text: str) -> str:

@@ -7,7 +7,8 @@ state.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,15 +16,18 @@ import torch
 from torch import nn
 
 from batucada.capture.naming import symbol_name
+from batucada.capture.update_rules import RULES, Value
 from batucada.errors import CaptureError
 from batucada.ir.graph import Graph, Node, Output, graph_of, input_node
-from batucada.ir.types import Type
+from batucada.ir.types import DType, Type
 from batucada.ops import make, origin
 from batucada.ops.create import scalar
 from batucada.ops.elementwise import cast
 from batucada.ops.reduce import reduce
 
 Scalar = float | int | bool | None
+
+_SHORT = {"momentum_buffer": "momentum"}  # where the symbol is not called as torch's key
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,18 +62,6 @@ class OptimizerSpec:
         return f"{self.name}__step"
 
 
-_KINDS: dict[str, tuple[type[torch.optim.Optimizer], tuple[str, ...], tuple[str, ...]]] = {
-    # kind: (class, run-time scalars, options that are compiled in)
-    "sgd": (
-        torch.optim.SGD,
-        ("lr", "momentum", "weight_decay"),
-        ("dampening", "nesterov", "maximize"),
-    ),
-    "adamw": (torch.optim.AdamW, ("lr", "weight_decay"), ("betas", "eps", "amsgrad", "maximize")),
-    "adam": (torch.optim.Adam, ("lr", "weight_decay"), ("betas", "eps", "amsgrad", "maximize")),
-}
-
-
 def describe_optimizers(
     model: nn.Module, optimizers: Sequence[torch.optim.Optimizer]
 ) -> tuple[OptimizerSpec, ...]:
@@ -92,20 +84,26 @@ def describe_optimizers(
 
 
 def _kind(optimizer: torch.optim.Optimizer) -> str:
-    for kind in ("sgd", "adamw", "adam"):  # AdamW derives from Adam
-        if isinstance(optimizer, _KINDS[kind][0]):
-            decoupled = optimizer.param_groups[0].get("decoupled_weight_decay", False)
-            return "adamw" if kind == "adam" and decoupled else kind
-    known = ", ".join(cls.__name__ for cls, _, _ in _KINDS.values())
-    raise CaptureError(
-        f"the optimizer {type(optimizer).__name__} cannot be compiled; use one of {known}"
-    )
+    name = type(optimizer).__name__
+    for kind, rule in RULES.items():
+        if not isinstance(optimizer, rule.optimizer):
+            continue
+        if inspect.unwrap(type(optimizer).step) is not inspect.unwrap(rule.optimizer.step):
+            raise CaptureError(
+                f"the optimizer {name} has a step() of its own, which is not compiled;"
+                f" only that of torch.optim.{rule.optimizer.__name__} is"
+            )
+        # torch's AdamW is an Adam with this option
+        decoupled = optimizer.param_groups[0].get("decoupled_weight_decay", False)
+        return "adamw" if kind == "adam" and decoupled else kind
+    known = ", ".join(rule.optimizer.__name__ for rule in RULES.values())
+    raise CaptureError(f"the optimizer {name} cannot be compiled; use one of {known}")
 
 
 def _describe(
     optimizer: torch.optim.Optimizer, kind: str, name: str, symbols: dict[int, str]
 ) -> OptimizerSpec:
-    _, scalars, options = _KINDS[kind]
+    rule = RULES[kind]
     groups = []
     for number, group in enumerate(optimizer.param_groups):
         foreign = [p for p in group["params"] if id(p) not in symbols]
@@ -115,10 +113,12 @@ def _describe(
                 f"{tuple(foreign[0].shape)} that the model has not"
             )
         prefix = name if number == 0 else f"{name}__group{number}"
+        absent = [key for key in rule.optional if group[key] == 0]
+        scalars = [key for key in rule.scalars if key not in absent]
         groups.append(
             OptimizerGroup(
                 parameters=tuple(symbols[id(p)] for p in group["params"]),
-                options=_options(group, options),
+                options=_options(group, (*rule.options, *absent)),
                 hyper={key: f"{prefix}__{key}" for key in scalars},
                 defaults={key: float(group[key]) for key in scalars},
             )
@@ -128,13 +128,15 @@ def _describe(
     return OptimizerSpec(kind, name, region, None if norm is None else float(norm), tuple(groups))
 
 
-def _options(group: dict[str, Any], names: tuple[str, ...]) -> dict[str, Scalar]:
+def _options(group: dict[str, Any], names: Sequence[str]) -> dict[str, Scalar]:
+    """Each option by name; the two of a pair such as `betas` as beta1 and beta2."""
     found: dict[str, Scalar] = {}
     for name in names:
-        if name == "betas":
-            found["beta1"], found["beta2"] = (float(b) for b in group["betas"])
+        value = group[name]
+        if isinstance(value, tuple | list):
+            found |= {f"{name.removesuffix('s')}{i}": float(v) for i, v in enumerate(value, 1)}
         else:
-            found[name] = group[name]
+            found[name] = value if isinstance(value, bool) else float(value)
     return found
 
 
@@ -143,28 +145,29 @@ def append_optimizers(graph: Graph, specs: Sequence[OptimizerSpec]) -> Graph:
     writer = _Writer(graph)
     writer.clip([spec for spec in specs if spec.max_grad_norm is not None])
     for spec in specs:
-        for group in spec.groups:
+        for number in range(len(spec.groups)):
             with origin(spec.name, "OPT"):
-                writer.group(spec, group)
-    return graph_of(graph.name, writer.inputs, [*graph.outputs, *writer.updates])
+                writer.group(spec, number)
+    return graph_of(graph.name, writer.inputs, [*graph.outputs, *writer.updates.values()])
 
 
 class _Writer:
     def __init__(self, graph: Graph) -> None:
         self.inputs = list(graph.inputs)
-        self.updates: list[Output] = []
+        self.updates: dict[str, Output] = {}
         self.gradients = {out.name: out.node for out in graph.of_role("gradient")}
         self.parameters = {node.name: node for node in graph.by_role("parameter")}
-        self._known = {node.name: node for node in graph.inputs}
+        self.known = {node.name: node for node in graph.inputs}
 
-    def _input(self, name: str, type: Type, role: Any) -> Node:
-        if name not in self._known:
-            self._known[name] = input_node(name, type, role)
-            self.inputs.append(self._known[name])
-        return self._known[name]
+    def input(self, name: str, type: Type, role: Any) -> Node:
+        if name not in self.known:
+            self.known[name] = input_node(name, type, role)
+            self.inputs.append(self.known[name])
+        return self.known[name]
 
-    def _update(self, name: str, node: Node) -> None:
-        self.updates.append(Output(name, "update", node))
+    def update(self, name: str, node: Node) -> None:
+        """Once a symbol: a state that parameters share is the same for each."""
+        self.updates.setdefault(name, Output(name, "update", node))
 
     def clip(self, specs: Sequence[OptimizerSpec]) -> None:
         """torch.nn.utils.clip_grad_norm_ over all parameters of the optimizers that ask for it."""
@@ -185,100 +188,66 @@ class _Writer:
                 clipped = make("mul", gradient, cast(factor, gradient.type.dtype))
                 self.gradients[parameter] = clipped
 
-    def group(self, spec: OptimizerSpec, group: OptimizerGroup) -> None:
-        hyper = {key: self._input(name, Type("f32"), "hyper") for key, name in group.hyper.items()}
-        for parameter in group.parameters:
-            if parameter not in self.gradients:
-                continue
-            gradient = self.gradients[parameter]
-            if group.options["maximize"]:
-                gradient = make("neg", gradient)
-            rule = self._sgd if spec.kind == "sgd" else self._adam
-            rule(spec, group, self.parameters[parameter], gradient, hyper)
+    def group(self, spec: OptimizerSpec, number: int) -> None:
+        for name in spec.groups[number].hyper.values():
+            self.input(name, Type("f32"), "hyper")  # also where the rule does not read it
+        for parameter in spec.groups[number].parameters:
+            if parameter in self.gradients:
+                RULES[spec.kind].write(_ParameterUpdate(self, spec, number, parameter))
 
-    def _state(self, spec: OptimizerSpec, parameter: Node, key: str, short: str) -> Node:
-        name = f"{parameter.name}__{spec.name}__{short}"
-        spec.state.setdefault(parameter.name, {})[key] = name
-        return self._input(name, parameter.type, "state")
+    def step(self, spec: OptimizerSpec) -> Node:
+        before = self.input(spec.step_symbol, Type("f64"), "state")
+        if spec.step_symbol not in self.updates:
+            self.update(spec.step_symbol, make("add", before, scalar(1, "f64")))
+        return self.updates[spec.step_symbol].node
 
-    def _step(self, spec: OptimizerSpec) -> Node:
-        """The number of this step, from 1; in f64, in which PyTorch computes the bias
-        corrections.
-        """
-        before = self._input(spec.step_symbol, Type("f64"), "state")
-        done = next((u.node for u in self.updates if u.name == spec.step_symbol), None)
-        if done is None:
-            done = make("add", before, scalar(1, "f64"))
-            self._update(spec.step_symbol, done)
-        return done
 
-    def _sgd(
-        self, spec: OptimizerSpec, group: OptimizerGroup, p: Node, g: Node, hyper: dict[str, Node]
-    ) -> None:
-        """g += weight_decay * p;  b = momentum * b + (1 - dampening) * g;  p -= lr * b"""
-        g = make("add", g, make("mul", hyper["weight_decay"], p))
-        if group.defaults["momentum"] != 0:
-            buffer = self._state(spec, p, "momentum_buffer", "momentum")
-            fresh = g
-            if group.options["dampening"]:
-                first = make("le", self._step(spec), scalar(1, "f64"))
-                keep = scalar(1 - float(group.options["dampening"]), "f32")
-                fresh = make("mul", make("where", first, scalar(1, "f32"), keep), g)
-            moved = make("add", make("mul", hyper["momentum"], buffer), fresh)
-            self._update(buffer.name, moved)
-            g = (
-                make("add", g, make("mul", hyper["momentum"], moved))
-                if group.options["nesterov"]
-                else moved
-            )
-        self._update(p.name, make("sub", p, make("mul", hyper["lr"], g)))
+class _ParameterUpdate:
+    """What a rule sees of one parameter; see `update_rules.Update`."""
 
-    def _adam(
-        self, spec: OptimizerSpec, group: OptimizerGroup, p: Node, g: Node, hyper: dict[str, Node]
-    ) -> None:
-        """Adam (decay added to the gradient) and AdamW (decay taken from the parameter), as
-        torch.optim.
-        """
-        beta1, beta2 = float(group.options["beta1"] or 0), float(group.options["beta2"] or 0)
-        one = scalar(1, "f32")
-        if spec.kind == "adamw":
-            p_decayed = make(
-                "mul", p, make("sub", one, make("mul", hyper["lr"], hyper["weight_decay"]))
-            )
-        else:
-            g = make("add", g, make("mul", hyper["weight_decay"], p))
-            p_decayed = p
-        average = self._state(spec, p, "exp_avg", "exp_avg")
-        square = self._state(spec, p, "exp_avg_sq", "exp_avg_sq")
-        m = make("add", average, make("mul", scalar(1 - beta1, "f32"), make("sub", g, average)))
-        gg = make("mul", g, g)
-        v = make(
-            "add",
-            make("mul", square, scalar(beta2, "f32")),
-            make("mul", scalar(1 - beta2, "f32"), gg),
-        )
-        self._update(average.name, m)
-        self._update(square.name, v)
-        if group.options["amsgrad"]:
-            largest = self._state(spec, p, "max_exp_avg_sq", "max_exp_avg_sq")
-            v = make("maximum", largest, v)
-            self._update(largest.name, v)
-        rate, root = self._bias_corrections(spec, hyper["lr"], beta1, beta2)
-        denominator = make(
-            "add",
-            make("div", make("sqrt", v), root),
-            scalar(float(group.options["eps"] or 0), "f32"),
-        )
-        self._update(p.name, make("sub", p_decayed, make("mul", rate, make("div", m, denominator))))
+    def __init__(self, writer: _Writer, spec: OptimizerSpec, number: int, parameter: str) -> None:
+        group = spec.groups[number]
+        self.options: Mapping[str, Any] = group.options
+        self.defaults: Mapping[str, float] = group.defaults
+        self._hyper = group.hyper
+        self._writer, self._spec, self._number = writer, spec, number
+        self._node = writer.parameters[parameter]
+        gradient = writer.gradients[parameter]
+        if self.options["maximize"]:
+            gradient = make("neg", gradient)
+        self._dtype: DType = "f64" if self._node.type.dtype == "f64" else "f32"
+        self.parameter, self.gradient = self._wide(self._node), self._wide(gradient)
 
-    def _bias_corrections(
-        self, spec: OptimizerSpec, lr: Node, beta1: float, beta2: float
-    ) -> tuple[Node, Node]:
-        """lr / (1 - beta1^t) and sqrt(1 - beta2^t), each as f32"""
-        step, one = self._step(spec), scalar(1, "f64")
-        first = make("sub", one, make("pow", scalar(beta1, "f64"), step))
-        second = make("sub", one, make("pow", scalar(beta2, "f64"), step))
-        return cast(make("div", cast(lr, "f64"), first), "f32"), cast(make("sqrt", second), "f32")
+    def _wide(self, node: Node) -> Value:
+        return Value(cast(node, self._dtype))
+
+    def hyper(self, key: str) -> Value:
+        return self._wide(self._writer.known[self._hyper[key]])
+
+    def state(self, key: str) -> Value:
+        short = _SHORT.get(key, key)
+        name = f"{self._node.name}__{self._spec.name}__{short}"
+        return self._state(key, name, self._node.type)
+
+    def shared_state(self, key: str) -> Value:
+        group = f"__group{self._number}" if self._number else ""
+        return self._state(key, f"{self._spec.name}{group}__{key}", Type("f32"))
+
+    def _state(self, key: str, name: str, type: Type) -> Value:
+        self._spec.state.setdefault(self._node.name, {})[key] = name
+        node = self._writer.input(name, type, "state")
+        return self._wide(node) if type.shape == self._node.type.shape else Value(node)
+
+    def keep(self, key: str, value: Value) -> None:
+        name = self._spec.state[self._node.name][key]
+        stored = self._writer.known[name].type.dtype
+        self._writer.update(name, cast(value.node, stored))
+
+    def step(self) -> Value:
+        return Value(self._writer.step(self._spec))
+
+    def set_parameter(self, value: Value) -> None:
+        self._writer.update(self._node.name, cast(value.node, self._node.type.dtype))
 
 
 def _sum_of_squares(x: Node) -> Node:
