@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from batucada.capture.naming import input_name, model_name, symbol_name
 from batucada.capture.recorder import Recorder, type_of, user_line
 from batucada.errors import CaptureError, InputError
-from batucada.ir.graph import Graph, Node, Output, graph_of, input_node
+from batucada.ir.graph import Graph, Node, Output, graph_of, input_node, postorder
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +63,25 @@ def capture(
     the tensors matter.  CaptureError names the user's line.
     """
     session = _Session(model, training)
-    with session.recorder, session.model_without_data(), _user_errors():
+    with session.recorder, session.model_without_data(), _user_errors(), _compiling():
         results = session.forward(args, kwargs or {})
         if training:
             session.backward(results, loss_indices)
     session.recorder.raise_unsupported()
     return session.captured(results)
+
+
+@contextlib.contextmanager
+def _compiling() -> Iterator[None]:
+    """`torch.compiler.is_compiling()` is true, as under torch.compile: libraries then leave out
+    shortcuts that look at values, and caches of tensors.
+    """
+    before = torch.compiler._is_compiling_flag
+    torch.compiler._is_compiling_flag = True
+    try:
+        yield
+    finally:
+        torch.compiler._is_compiling_flag = before
 
 
 @contextlib.contextmanager
@@ -216,15 +229,16 @@ class _Session:
                 self.outputs.append(Output(name, "gradient", self.recorder.node_of(gradient)))
 
     def captured(self, results: list[torch.Tensor]) -> Captured:
-        constants = self.recorder.constants
-        inputs = [*self.inputs, *(node for node, _ in constants.values())]
+        reached = set(postorder(output.node for output in self.outputs))
+        held = [(n, t) for n, t in self.recorder.constants.values() if n in reached]
+        inputs = [*self.inputs, *(node for node, _ in held)]
         graph = graph_of(model_name(self.model), inputs, self.outputs)
         return Captured(
             graph=graph,
             training=self.training,
             outputs=tuple(self.specs),
             paths=self.paths,
-            constants={node.name: tensor for node, tensor in constants.values()},
+            constants={node.name: tensor for node, tensor in held},
             start_gradients=self.start_gradients,
         )
 

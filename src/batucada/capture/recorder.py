@@ -21,6 +21,8 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from batucada.capture.aliases import Aliases
 from batucada.capture.dtypes import dtype_of, torch_dtype
+from batucada.capture.folding import MASKS, folded, positions, reads_values, value_of
+from batucada.capture.guards import value_that_passes
 from batucada.capture.hosting import can_run_on_host, host_nodes
 from batucada.capture.naming import symbol_name
 from batucada.errors import CaptureError, UnsupportedOpError
@@ -165,17 +167,43 @@ class Recorder(TorchDispatchMode):
         if self.section == "FWD":
             number = torch._C._autograd._get_sequence_nr() - 1  # type: ignore[attr-defined]
             self._forward_lines.setdefault(number, where)
-        if func is torch.ops.aten._local_scalar_dense.default:
-            if _is_check_of_variances():
-                return False
-            raise CaptureError(
-                f"{where}: the program reads a tensor's value (.item(), bool(), int(), an if on a"
-                " tensor);"
-                " a compiled graph is static. Use torch.where, or compute the value on the host"
-            )
+        if reads_values(func) and not _is_static(func, args, kwargs):
+            return self._read(func, args, kwargs or {}, where)
         if func._schema.name == "aten::copy_" and args[0].device.type != "meta":
             raise CaptureError(f"{where}: a tensor outside the model is changed in place")
         return self._dispatch(func, *self._adjusted(func, args, dict(kwargs or {})), where)
+
+    def _read(self, func: Any, args: Any, kwargs: dict[str, Any], where: str) -> Any:
+        """The result of an operator that looks at values, where these are known already."""
+        if func is torch.ops.aten.index.Tensor:
+            args = (args[0], positions(args[1], self._value_of))
+            if _is_static(func, args, kwargs):
+                with self:
+                    return func(*args)
+        known, result = folded(func, args, kwargs, self._value_of)
+        if known:
+            return tree_map(self._held, result)
+        if func is not torch.ops.aten._local_scalar_dense.default:
+            raise CaptureError(
+                f"{where}: the shape of the result of {func} depends on values; a compiled graph is"
+                " static. Use torch.where with a mask, or make the result on the host"
+            )
+        answer = value_that_passes(sys._getframe(2))
+        if answer is not None:
+            return answer
+        raise CaptureError(
+            f"{where}: the program reads a tensor's value (.item(), bool(), int(), an if on a"
+            " tensor);"
+            " a compiled graph is static. Use torch.where, or compute the value on the host"
+        )
+
+    def _held(self, value: Any) -> Any:
+        return (
+            self._standing_for(self._constant(value)) if isinstance(value, torch.Tensor) else value
+        )
+
+    def _value_of(self, tensor: torch.Tensor) -> torch.Tensor | None:
+        return value_of(self.node_of(tensor), dict(self.constants.values()))
 
     def _adjusted(self, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         """Everything is made without data; operands of mixed dtypes are cast, as SambaFlow does."""
@@ -342,14 +370,13 @@ def _changes_first_argument(func: Any) -> bool:
     return alias is not None and alias.is_write
 
 
-def _is_check_of_variances() -> bool:
-    """torch.nn.functional.gaussian_nll_loss reads whether any variance is negative, to raise; a
-    compiled program takes them to be right, as it takes every value.
-    """
-    frame: Any = sys._getframe(1)
-    while frame is not None and frame.f_code.co_name != "gaussian_nll_loss":
-        frame = frame.f_back
-    return frame is not None and frame.f_code.co_filename.startswith(_TORCH)
+def _is_static(func: Any, args: Any, kwargs: Any) -> bool:
+    """It may look at values, and does not for these arguments."""
+    if func is torch.ops.aten.repeat_interleave.Tensor:
+        return bool(kwargs and kwargs.get("output_size") is not None)
+    return func is torch.ops.aten.index.Tensor and all(
+        index is None or index.dtype not in MASKS for index in args[1]
+    )
 
 
 def _functional(name: str) -> str:
