@@ -11,7 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.ops import activation_cases, block_cases, image_cases, index_cases, loss_cases
+from tests.ops import (
+    activation_cases,
+    block_cases,
+    image_cases,
+    index_cases,
+    loss_cases,
+    transformer_cases,
+)
 from tests.ops.against_eager import Case, differences
 
 TABLES: dict[str, Callable[[], list[Case]]] = {
@@ -28,6 +35,7 @@ TABLES: dict[str, Callable[[], list[Case]]] = {
     "lookups": index_cases.lookups,
     "embeddings": index_cases.embeddings,
     "scatters": index_cases.scatters,
+    "transformers": transformer_cases.cases,
 }
 NATIVE = ("lookups", "embeddings", "scatters")
 """Tables none of whose operators may be left to PyTorch."""

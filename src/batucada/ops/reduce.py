@@ -175,3 +175,14 @@ def _var(
     x: Node, dims: Any = None, *, correction: float | None = None, keepdim: bool = False
 ) -> Node:
     return variance(x, dims, correction, keepdim)
+
+
+@translates("aten._weight_norm_interface_backward.default")
+def _weight_norm_backward(grad: Node, v: Node, g: Node, norms: Node, dim: int) -> tuple[Node, Node]:
+    """Of w = v g / |v|: g / |v| (grad - v (grad . v) / |v|^2), and (grad . v) / |v|"""
+    kept = normal_dims(dim, len(v.type.shape))
+    dims = [d for d in range(len(v.type.shape)) if d not in kept]
+    norms = cast(norms, v.type.dtype)
+    along = make("div", reduce("sum", make("mul", grad, v), dims), norms)
+    across = make("sub", grad, make("mul", v, make("div", along, norms)))
+    return make("mul", across, make("div", g, norms)), along

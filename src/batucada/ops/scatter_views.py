@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from batucada.ir.graph import Node
@@ -133,11 +134,25 @@ def _as_slices(
     return slices, along
 
 
+def _dense_order(size: Sequence[int], stride: Sequence[int]) -> list[int] | None:
+    """The dimensions from the outermost in memory to the innermost, where they leave no gaps."""
+    order = sorted(range(len(size)), key=lambda d: (-stride[d], size[d] == 1))
+    pitch = row_major(tuple(size[d] for d in order))
+    dense = all(size[d] == 1 or stride[d] == p for d, p in zip(order, pitch, strict=True))
+    return order if dense and 0 not in size else None
+
+
 @translates("aten.as_strided.default")
 def _as_strided(
     x: Node, size: Sequence[int], stride: Sequence[int], offset: int | None = None
 ) -> Node:
     """Slices of dense memory, permuted"""
+    order = _dense_order(size, stride)
+    if order is not None:
+        first = offset or 0
+        flat = aten_slice(reshape(x, [x.type.size]), 0, first, first + math.prod(size))
+        block = reshape(flat, [size[d] for d in order])
+        return permute(block, [order.index(d) for d in range(len(order))])
     slices, along = _as_slices(x.type.shape, size, stride, offset or 0)
     for dim, (start, stop, step) in enumerate(slices):
         x = aten_slice(x, dim, start, stop, step)
@@ -150,6 +165,13 @@ def _as_strided(
 def _as_strided_scatter(
     x: Node, src: Node, size: Sequence[int], stride: Sequence[int], offset: int | None = None
 ) -> Node:
+    order = _dense_order(size, stride)
+    if order is not None:
+        first, flat = offset or 0, reshape(permute(src, order), [src.type.size])
+        whole = reshape(x, [x.type.size])
+        return reshape(
+            slice_scatter(whole, flat, 0, first, first + src.type.size), list(x.type.shape)
+        )
     slices, along = _as_slices(x.type.shape, size, stride, offset or 0)
     order = [d for d in along if d >= 0]
     order += [d for d in range(len(x.type.shape)) if d not in order]
