@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PACKAGES := .[dev]
 
-.PHONY: demo check test bench docs clean
+.PHONY: demo check test models bench docs clean
 .DELETE_ON_ERROR:
 
 demo: $(READY) ## compile, test, run and measure a small model on MNIST
@@ -17,8 +17,11 @@ check: $(READY) ## what to run before a commit: style, types, fast tests
 	$(BIN)/pyright
 	$(BIN)/pytest -m "not slow"
 
-test: $(READY) ## every test
-	$(BIN)/pytest --durations=5
+test: $(READY) ## every test, with a cross-section of the model table
+	$(BIN)/pytest -m "not models" --durations=5
+
+models: $(READY) ## every row of the model table against eager
+	$(BIN)/pytest tests/models --durations=5
 
 bench: $(READY) ## steps beside PyTorch; BENCH="--cases networks --threads 2" to choose
 	$(BIN)/python benchmarks/bench.py $(BENCH)
