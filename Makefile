@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-PACKAGES := .[dev]
+PACKAGES := .[dev,models]
 
 .PHONY: demo check test models bench docs clean
 .DELETE_ON_ERROR:
