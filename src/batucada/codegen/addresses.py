@@ -21,7 +21,7 @@ class _Scope:
 
     lines: list[str] = field(default_factory=list)
     known: dict[tuple[str, Terms], str] = field(default_factory=dict)
-    spread: dict[tuple[str, int], Value] = field(default_factory=dict)
+    spread: dict[tuple[Value, int], Value] = field(default_factory=dict)
 
 
 class Addresses:
@@ -69,7 +69,7 @@ class Addresses:
         """`value` in every lane, once for the loop that is open."""
         if value.lanes == lanes:
             return value
-        key = (value.text, lanes)
+        key = (value, lanes)
         for scope in self._scopes:
             if key in scope.spread:
                 return scope.spread[key]
