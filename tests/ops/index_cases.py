@@ -316,3 +316,166 @@ def _edges(x: torch.Tensor, edges: torch.Tensor) -> torch.Tensor:
     total = torch.zeros_like(x).index_add(0, target, x[source])
     count = torch.zeros(x.shape[0]).index_add(0, target, torch.ones(target.shape[0]))
     return total / count.clamp(min=1)[:, None]
+
+
+def _special(*shape: int) -> torch.Tensor:
+    """With ties, infinities and NaN."""
+    x = _below(5, *shape).float()
+    x.view(-1)[::7], x.view(-1)[3::11], x.view(-1)[5::13] = torch.inf, -torch.inf, torch.nan
+    return x
+
+
+def _scans(name: str, shape: tuple[int, ...], dim: int) -> Case:
+    function = getattr(torch, name)
+    return _case(f"{name} {shape} {dim}", lambda a: function(a, dim) * a, 0.5 * _normal(*shape))
+
+
+def scans() -> list[Case]:
+    x = _normal(7, 10)
+    cases = [
+        _scans(name, shape, dim)
+        for name in ("cumsum", "cumprod", "logcumsumexp")
+        for shape, dim in (
+            ((7, 10), 0),
+            ((7, 10), -1),
+            ((3, 5, 41), 1),
+            ((5, 64), 0),
+            ((33,), 0),
+            ((1, 6), 0),
+            ((0, 6), 0),
+        )
+    ]
+    for name in ("cummax", "cummin"):
+        function = getattr(torch, name)
+        for dim in (0, 1):
+            cases.append(_case(f"{name} {dim}", lambda a, f=function, d=dim: f(a, d)[0], x))
+            cases.append(
+                _case(
+                    f"{name} of special values {dim}",
+                    _number(lambda a, f=function, d=dim: f(a.detach(), d)[1]),
+                    _special(7, 10),
+                    torch.ones(1),
+                )
+            )
+    for dtype in (torch.float64, torch.bfloat16, torch.int32, torch.uint8, torch.bool):
+        table = _integers(7, 10).abs().to(dtype)
+        cases.append(_case(f"cumsum {dtype}", _number(lambda a: a.cumsum(1)), table, torch.ones(1)))
+    mask = _normal(7, 10) > 0
+    return [
+        *cases,
+        _case("cumsum of a number", lambda a: a.sum().cumsum(0), x),
+        _case("cumsum to double", lambda a: a.cumsum(0, dtype=torch.float64).float(), x),
+        _case("cumsum of a view", lambda a: a.t().flip(0).cumsum(0), x),
+        _case("cumsum of an expression", lambda a: (a.exp() + 1).cumsum(1), x),
+        _case(
+            "logcumsumexp of special values",
+            lambda a: a.logcumsumexp(1).nan_to_num(),
+            _special(7, 10)
+            .nan_to_num(nan=-torch.inf, posinf=50.0, neginf=-torch.inf)
+            .detach()
+            .long()
+            .float(),
+        ),
+        _case("masked_scatter", lambda a, s, m: a.masked_scatter(m, s), x, _normal(80), mask),
+        _case(
+            "masked_scatter of rows",
+            lambda a, s, m: a.masked_scatter(m, s),
+            x,
+            _normal(9, 10),
+            mask[:, :1],
+        ),
+    ]
+
+
+def _sorts(shape: tuple[int, ...], dim: int, descending: bool) -> Case:
+    def function(a: torch.Tensor) -> torch.Tensor:
+        values, places = a.sort(stable=True, dim=dim, descending=descending)
+        return values * (places + 1)
+
+    return _case(f"sort {shape} {dim} {descending}", function, _normal(*shape))
+
+
+def sorts() -> list[Case]:
+    x = _normal(7, 10)
+    shapes = (
+        ((7, 10), 0),
+        ((7, 10), -1),
+        ((3, 5, 33), 1),
+        ((3, 4, 33), 2),
+        ((130,), 0),
+        ((1,), 0),
+        ((4, 0), 1),
+    )
+    cases = [_sorts(shape, dim, way) for shape, dim in shapes for way in (False, True)]
+    for way in (False, True):
+        for dim in (0, 1):
+            cases.append(
+                _case(
+                    f"argsort of special values {dim} {way}",
+                    _number(
+                        lambda a, w=way, d=dim: a.detach().argsort(stable=True, dim=d, descending=w)
+                    ),
+                    _special(17, 19),
+                    torch.ones(1),
+                )
+            )
+    for dtype in (
+        torch.float64,
+        torch.bfloat16,
+        torch.float16,
+        torch.int64,
+        torch.uint8,
+        torch.bool,
+    ):
+        table = _integers(7, 10).abs().to(dtype)
+        cases.append(
+            _case(
+                f"sort {dtype}",
+                _number(lambda a: a.sort(stable=True, dim=1)[1]),
+                table,
+                torch.ones(1),
+            )
+        )
+    steps = torch.tensor([-1.0, 0.0, 0.0, 0.5, 2.0])
+    for right in (False, True):
+        cases.append(
+            _case(
+                f"bucketize {right}",
+                _number(lambda a, r=right: torch.bucketize(a.detach(), steps, right=r)),
+                _special(7, 10) - 1,
+                torch.ones(1),
+            )
+        )
+        cases.append(
+            _case(
+                f"searchsorted {right}",
+                _number(lambda a, b, r=right: torch.searchsorted(b.detach(), a.detach(), right=r)),
+                x,
+                _normal(7, 19).sort(1)[0],
+                torch.ones(1),
+            )
+        )
+    return [
+        *cases,
+        _case("topk", lambda a: a.topk(3)[0] * 2, x),
+        _case("topk 0", lambda a: a.topk(3, 0)[0] * 2, x),
+        _case("topk smallest", lambda a: a.topk(4, largest=False)[0] * 2, x),
+        _case("topk gate", lambda a: torch.softmax(a, 1).topk(2)[0].sum(1), x),
+        _case("kthvalue", lambda a: a.kthvalue(3, 1)[0] * 2, x),
+        _case("kthvalue 0", lambda a: a.kthvalue(2, 0, keepdim=True)[0] * a, x),
+        _case("median of a dimension", lambda a: a.median(1)[0] * 2, x),
+        _case("median keepdim", lambda a: a.median(0, keepdim=True)[0] * a, x),
+        _case("median with NaN", lambda a: a.median(1)[0].nan_to_num(), _special(7, 10)),
+        _case("nanmedian", lambda a: a.nanmedian(1)[0].nan_to_num(), _special(7, 10)),
+        _case("median of all", _number(lambda a: a.detach().median()), x, torch.ones(1)),
+        _case("msort", lambda a: a.msort() * 2, x),
+        _case("sort of a view", lambda a: a.t()[::2].sort(0)[0], x),
+        _case("sort of an expression", lambda a: a.exp().sort(1)[0] * a, x),
+        _case(
+            "searchsorted of all",
+            _number(lambda a: torch.searchsorted(steps, a.detach(), out_int32=True)),
+            x,
+            torch.ones(1),
+        ),
+        _case("quantile", lambda a: a.quantile(torch.tensor(0.3), 1), x),
+    ]

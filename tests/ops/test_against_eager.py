@@ -35,9 +35,11 @@ TABLES: dict[str, Callable[[], list[Case]]] = {
     "lookups": index_cases.lookups,
     "embeddings": index_cases.embeddings,
     "scatters": index_cases.scatters,
+    "scans": index_cases.scans,
+    "sorts": index_cases.sorts,
     "transformers": transformer_cases.cases,
 }
-NATIVE = ("lookups", "embeddings", "scatters")
+NATIVE = ("lookups", "embeddings", "scatters", "scans", "sorts")
 """Tables none of whose operators may be left to PyTorch."""
 
 for _shape in activation_cases.SHAPES:

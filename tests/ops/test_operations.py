@@ -264,6 +264,29 @@ def test_lookups_and_puts() -> None:
     assert_agree(graph, values, 2e-6)
 
 
+def test_scans_and_sorts() -> None:
+    """Along each dimension; of small numbers, so that every sum is exact, and with ties."""
+    random = np.random.default_rng(7)
+    for dtype in ("f32", "f64", "i64", "i32"):
+        x = input_node("x", Type(dtype, (3, 5, 41)))
+        outputs = [
+            Output(f"{by}_{dim}", "output", make("scan", x, dim=dim, by=by))
+            for by in ("add", "maximum", "minimum", *(("mul",) if dtype[0] == "i" else ()))
+            for dim in range(3)
+        ]
+        for way in (False, True):
+            order = make("argsort", x, descending=way)
+            values = make("take", x, order, dims=(2,))
+            outputs += [Output(f"order_{way}", "output", order)]
+            outputs += [Output(f"values_{way}", "output", values)]
+        rising = make("take", x, make("argsort", x, descending=False), dims=(2,))
+        for right in (False, True):
+            found = make("searchsorted", rising, make("flip", x, dims=(2,)), right=right)
+            outputs.append(Output(f"found_{right}", "output", found))
+        values = {"x": random.integers(-4, 5, (3, 5, 41)).astype(NUMPY[dtype])}
+        assert_agree(verify(graph_of("scans", [x], outputs)), values, 0.0)
+
+
 def test_an_index_out_of_range_never_leaves_the_tensor() -> None:
     """Without a check, too: the nearest place is taken, in the checked build without an error."""
     graph, values = _lookup_graph()
@@ -375,6 +398,11 @@ MISTAKES: dict[str, Callable[[Node, Node], Node]] = {
     "do not fit": lambda x, i: make("cat", x, i, dim=0),
     "dimensions": lambda x, i: make("take", x, i, dims=(2,)),
     "take: indices of i64": lambda x, i: make("take", x, x, dims=(0,)),
+    "has no dimensions": lambda x, i: make(
+        "argsort", make("reshape", make("sum", x, dims=(0, 1)), shape=()), descending=False
+    ),
+    "searchsorted": lambda x, i: make("searchsorted", x, i, right=False),
+    "scan by": lambda x, i: make("scan", x, dim=2, by="add"),
     "larger": lambda x, i: make(
         "put", make("slice", x, dim=1, start=0, stop=2, step=1), x, i, dims=(0,), mode="add"
     ),

@@ -121,6 +121,12 @@ class Emitter:
         self.append(Set(register, value))
         return register
 
+    def indexed(self, value: Expr) -> Index:
+        """An i64 scalar as an index, in the loop that is open."""
+        register = self.assign(self.fresh("i", "i64", 1), value)
+        self.blocks[-1].variables.add(register.name)
+        return Index.of(register.name)
+
     def store(self, buffer: str, index: Index, value: Expr, lanes: int) -> None:
         """Lane i goes to index + i * stride, where the stride is the factor of `lane`."""
         self._written.add(buffer)

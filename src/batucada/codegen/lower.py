@@ -11,6 +11,8 @@ from batucada.codegen.emitter import Emitter
 from batucada.codegen.nest import Nest
 from batucada.codegen.packed import Packed
 from batucada.codegen.put import Put
+from batucada.codegen.scan import Scan
+from batucada.codegen.sort import ArgSort, Search
 from batucada.ir.graph import Node
 from batucada.ir.loops import For, Kernel
 from batucada.mapping import Program, Stage
@@ -41,10 +43,16 @@ def check_codes(program: Program) -> dict[Node, int]:
     return {node: code for code, node in enumerate(checks, 1)}
 
 
+_WRITERS: dict[str, type[Boxes | Put | Scan | ArgSort | Search]] = {
+    "cat": Boxes, "pad": Boxes, "put": Put, "scan": Scan, "argsort": ArgSort,
+    "searchsorted": Search,
+}  # fmt: skip
+
+
 def lower_stage(program: Program, stage: Stage, codes: Mapping[Node, int]) -> list[Lowered]:
     if any(OPS[node.op].kind == "index" for node in stage.nodes):
         emitter = Emitter(program, stage, codes)
-        (Put if stage.nodes[0].op == "put" else Boxes)(emitter).write()
+        _WRITERS[stage.nodes[0].op](emitter).write()
         return [_lowered(emitter, stage.name)]
     if stage.contract is not None:
         return _contract(program, stage, codes)

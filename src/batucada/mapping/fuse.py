@@ -83,7 +83,7 @@ class Fusion:
                 self.stored.add(b if needs_packing(node) else _storage_root(b))
             elif OPS[node.op].kind == "lookup":
                 self.stored.add(_storage_root(node.args[0]))
-            elif OPS[node.op].kind == "index" and node.op != "put":
+            elif OPS[node.op].kind == "index" and node.op not in ("put", "scan"):
                 self.stored.update(_storage_root(arg) for arg in node.args)
             elif OPS[node.op].kind == "host":
                 self.stored.update(arg for arg in node.args if arg.op != "input")

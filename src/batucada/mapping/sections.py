@@ -191,6 +191,10 @@ class _Builder:
         )
         if tile is not None and group.contract is not None:
             stage = self._with_scratch(stage, group.contract, tile)
+        if group.nodes[0].op == "argsort":  # merges from one to the other and back
+            name = f"{name}_places"
+            self.buffers[name] = Buffer(name, group.nodes[0].type, "arena", 0)
+            stage = replace(stage, scratch=name)
         work = stage.flops or sum(root.node.type.size for root in stage.roots)
         return replace(stage, parallel=not stage.on_host and work >= _PARALLEL_FLOPS)
 

@@ -18,8 +18,10 @@ from batucada.ops import pool as pool
 from batucada.ops import primitives as primitives
 from batucada.ops import random as random
 from batucada.ops import reduce as reduce
+from batucada.ops import scan as scan
 from batucada.ops import scatter as scatter
 from batucada.ops import scatter_views as scatter_views
+from batucada.ops import sort as sort
 from batucada.ops import view as view
 from batucada.ops import window as window
 from batucada.ops.base import ATEN as ATEN
