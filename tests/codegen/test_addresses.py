@@ -29,3 +29,20 @@ def test_neighbouring_accesses_share_their_address() -> None:
     assert outer < products[0] < inner < products[1]
     assert sum("getelementptr" in line for line in lines) == 6  # a and b at i, at j; two neighbours
     assert not any("alloca" in line for line in lines)
+
+
+TWO_ZEROS = """
+def k(a: 'i64[8]', b: 'bf16[8] inout', c: 'i64[8] inout'):
+    b[0, 8] = splat(bf16(0.0), 8)
+    c[0, 8] = maximum(a[0, 8], splat(i64(0), 8))
+"""
+
+
+def test_constants_that_are_written_alike_stay_apart() -> None:
+    """0 is the same text in the bits of a bf16 and in an i64."""
+    kernel = parse_kernel(TWO_ZEROS)
+    verify_kernel(kernel)
+    text = emit_module([kernel], host_target()).text
+    (store,) = (line for line in text.splitlines() if "store <8 x i16>" in line)
+    (compared,) = (line for line in text.splitlines() if "icmp sgt <8 x i64>" in line)
+    assert store.count("i16 0") == compared.count("i64 0") == 8

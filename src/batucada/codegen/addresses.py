@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from batucada.codegen.builder import Builder, Value, constant
 from batucada.ir.loops import Index
+from batucada.ir.types import DType
 
 Terms = tuple[tuple[str, int], ...]
 
@@ -21,7 +22,7 @@ class _Scope:
 
     lines: list[str] = field(default_factory=list)
     known: dict[tuple[str, Terms], str] = field(default_factory=dict)
-    spread: dict[tuple[Value, int], Value] = field(default_factory=dict)
+    spread: dict[tuple[str, DType, int], Value] = field(default_factory=dict)
 
 
 class Addresses:
@@ -69,7 +70,7 @@ class Addresses:
         """`value` in every lane, once for the loop that is open."""
         if value.lanes == lanes:
             return value
-        key = (value, lanes)
+        key = (value.text, value.dtype, lanes)
         for scope in self._scopes:
             if key in scope.spread:
                 return scope.spread[key]
