@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from batucada.capture import OutputSpec, capture, describe_optimizers
+from batucada.capture import Captured, OutputSpec, capture, describe_optimizers
 from batucada.codegen.target import Target, host_target, runs_on, target_of
 from batucada.config import Options
 from batucada.errors import CaptureError, PefError, PefMismatchError
@@ -99,14 +99,13 @@ class Program(Executor):
         captured = capture(
             model, args, kwargs, training=training, loss_indices=self._loss_indices()
         )
-        given = print_graph(captured.graph)
-        if graph_hash(captured.graph) != self.manifest.trace_hash and not (
-            self.training and not training and self._holds_forward(given)
-        ):
-            raise PefMismatchError(self._difference(captured.graph))
+        if not self._is_of(captured):
+            raise PefMismatchError(
+                self._mode_difference(model, args, kwargs, training)
+                or self._difference(captured.graph)
+            )
         self._check_optimizers(model, optimizers)
         self._default = {"FWD"} if self.training and not training else None
-        self.seed(torch.initial_seed())
         if transfer:
             self.to_device(model, optimizers)
 
@@ -121,11 +120,39 @@ class Program(Executor):
         self.run([symbol.name for symbol in inputs], given)
         return stage_times(self._native, self.manifest, self._address, steps)
 
-    def _holds_forward(self, given: str) -> bool:
-        """A training PEF evaluates the model whose forward is the beginning of its joint graph."""
-        compiled = [line for line in self._compiled_lines() if not line.startswith("output(")]
-        forward = [line for line in _operations(given) if not line.startswith("output(")]
-        return compiled[: len(forward)] == forward
+    def _is_of(self, captured: Captured) -> bool:
+        """Whether the PEF was compiled from this graph.
+
+        A training PEF evaluates the model whose forward is the beginning of its joint graph.
+        """
+        if graph_hash(captured.graph) == self.manifest.trace_hash:
+            return True
+        compiled = _without_results(self._compiled_lines())
+        forward = _without_results(_operations(print_graph(captured.graph)))
+        evaluates = self.training and not captured.training
+        return evaluates and compiled[: len(forward)] == forward
+
+    def _mode_difference(self, model: nn.Module, args: Any, kwargs: Any, training: bool) -> str:
+        """What to say if the PEF is of the model in its other mode, training or evaluation."""
+        modes = {module: module.training for module in model.modules()}
+        evaluates = not model.training
+        try:
+            model.train(evaluates)
+            other = capture(
+                model, args, kwargs, training=training, loss_indices=self._loss_indices()
+            )
+        except CaptureError:
+            return ""
+        finally:
+            for module, mode in modes.items():
+                module.training = mode
+        if not self._is_of(other):
+            return ""
+        was, now = ("train", "eval") if evaluates else ("eval", "train")
+        return (
+            f"the PEF was compiled after model.{was}(), and the model is traced after"
+            f" model.{now}(); call model.{was}() before the trace, or compile again"
+        )
 
     def _compiled_lines(self) -> list[str]:
         return _operations(self.pef.text("graph/00-capture.py"))
@@ -163,6 +190,14 @@ class Program(Executor):
         extra = [n.name for n in owned if n.name not in compiled]
         if extra:
             return f"the model has {extra[0]} {given[extra[0]]}, the PEF has not; compile again"
+        trained = {out.name for out in graph.of_role("gradient")}
+        before = {s.of for s in self.manifest.of_role("gradient")}
+        for name in sorted(trained ^ before) if graph.of_role("gradient") else ():
+            was, now = ("no", "a") if name in trained else ("a", "no")
+            return (
+                f"{name} had {was} gradient at compilation, and has {now} gradient now"
+                " (requires_grad); compile again"
+            )
         was, now = self._first_difference(print_graph(graph))
         return (
             "the model computes something else than the PEF; compile again\n"
@@ -271,6 +306,10 @@ def _check_option(optimizer: str, key: str, compiled: Mapping[str, Any], given: 
         raise PefMismatchError(
             f"{optimizer}: {key} was compiled as {compiled[key]}, given {given}; compile again"
         )
+
+
+def _without_results(lines: Sequence[str]) -> list[str]:
+    return [line for line in lines if not line.startswith(("output(", "update(", "gradient("))]
 
 
 def _operations(text: str) -> list[str]:

@@ -12,14 +12,13 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves, tree_map
 
 from batucada.capture.naming import input_name, model_name, symbol_name
-from batucada.capture.randomness import run_time_rates
 from batucada.capture.recorder import Recorder, type_of, user_line
 from batucada.errors import CaptureError, InputError
 from batucada.ir.graph import Graph, Node, Output, graph_of, input_node, postorder
-from batucada.ops.random import RUN, drawing
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +48,6 @@ class Captured:
     paths: dict[str, str]  # parameter and buffer symbol -> path in the module
     constants: dict[str, torch.Tensor]  # constant symbol -> the tensor the model closes over
     start_gradients: dict[str, float]  # tangent symbol -> the value it is filled with by default
-    rates: dict[str, float]  # hyperparameter of a dropout -> its rate at compilation
 
 
 def capture(
@@ -66,13 +64,11 @@ def capture(
     the tensors matter.  CaptureError names the user's line.
     """
     session = _Session(model, training)
-    recorder = session.recorder
-    drawn = (drawing(recorder.generator), run_time_rates(recorder.rate))
-    with recorder, drawn[0], drawn[1], session.model_without_data(), _user_errors(), _compiling():
+    with session.recorder, session.model_without_data(), _user_errors(), _compiling():
         results = session.forward(args, kwargs or {})
         if training:
             session.backward(results, loss_indices)
-    recorder.raise_unsupported()
+    session.recorder.raise_unsupported()
     return session.captured(results)
 
 
@@ -140,6 +136,11 @@ class _Session:
                 table[key] = value
 
     def _twin(self, path: str, value: torch.Tensor, role: Any) -> torch.Tensor:
+        if is_lazy(value):
+            raise CaptureError(
+                f"the {role} {path} has no shape yet; run the model once on the host,"
+                " model(*inputs), before it is compiled or traced"
+            )
         name = symbol_name(self.model, path)
         twin: torch.Tensor = torch.empty(value.shape, dtype=value.dtype, device="meta")
         if role == "parameter":
@@ -149,17 +150,14 @@ class _Session:
         return twin
 
     def _declare(self, name: str, value: torch.Tensor, role: Any) -> Node:
-        node = self._add_input(input_node(name, type_of(value), role))
+        if any(node.name == name for node in self.inputs):
+            raise InputError(
+                f"two tensors of the model are called {name!r}; give each its own name"
+            )
+        node = input_node(name, type_of(value), role)
+        self.inputs.append(node)
         self.sources[name] = value
         self.recorder.own(value, node)
-        return node
-
-    def _add_input(self, node: Node) -> Node:
-        if any(known.name == node.name for known in self.inputs):
-            raise InputError(
-                f"two tensors of the model are called {node.name!r}; give each its own name"
-            )
-        self.inputs.append(node)
         return node
 
     def forward(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
@@ -237,11 +235,6 @@ class _Session:
                 self.outputs.append(Output(name, "gradient", self.recorder.node_of(gradient)))
 
     def captured(self, results: list[torch.Tensor]) -> Captured:
-        drawn = self.recorder.generator
-        for node in (*drawn.state, *(node for node, _ in drawn.rates.values())):
-            self._add_input(node)
-        if drawn.run is not None:
-            self.outputs.append(Output(RUN, "update", drawn.run))
         reached = set(postorder(output.node for output in self.outputs))
         held = [(n, t) for n, t in self.recorder.constants.values() if n in reached]
         inputs = [*self.inputs, *(node for node, _ in held)]
@@ -253,7 +246,6 @@ class _Session:
             paths=self.paths,
             constants={node.name: tensor for node, tensor in held},
             start_gradients=self.start_gradients,
-            rates={name: rate for name, (_, rate) in drawn.rates.items()},
         )
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from safetensors.torch import load as load_tensors
 
-from batucada.ops.random import RUN, SEED
+from batucada.errors import InputError
 from batucada.pef import Pef, SymbolRecord
 from batucada.runtime.inputs import number
 from batucada.runtime.momentum import HostMomentum
@@ -30,15 +31,6 @@ class Device:
         self._set_defaults(pef)
         self._momentum = HostMomentum(self.manifest, self.view)
         self._momentum_on_host = False
-        self.seed(torch.initial_seed())
-
-    def seed(self, seed: int) -> None:
-        """From the next run on the random operators draw what they draw when the program is loaded
-        after `torch.manual_seed(seed)`.
-        """
-        if SEED in self.symbols:
-            self.view(SEED).fill_((seed + 2**63) % 2**64 - 2**63)
-            self.view(RUN).zero_()
 
     def _allocate(self) -> None:
         names = [record.name for record in self.manifest.slots]
@@ -53,26 +45,19 @@ class Device:
         self._given_hyper: dict[str, float] = {}  # the last ones, which need not be set again
         for symbol in self.manifest.of_role("tangent"):
             self.view(symbol.name).fill_(symbol.default or 0.0)
-        rates = dict(self.manifest.hyperparameters)
         for optimizer in self.manifest.optimizers:
-            region = optimizer.options["region"]
             for group in optimizer.options["groups"]:
                 for key, name in group["hyper"].items():
-                    self._bind_hyper(name, (key, f"{region}{key}") if region else (key,))
-                    del rates[name]
-        self.dropout_rates = tuple(rates)
-        for name in rates:
-            self._bind_hyper(name, ("p", name))
+                    self._bind_hyper(key, name, optimizer.options["region"])
         for name, value in self._constants(pef).items():
             self.view(name).copy_(value)
 
-    def _bind_hyper(self, name: str, keys: tuple[str, ...]) -> None:
-        """`keys` are what a run may call it."""
+    def _bind_hyper(self, key: str, name: str, region: str) -> None:
         default = self.manifest.hyperparameters[name]
         symbol = self.symbols[name]
         scalar = ctypes.c_float.from_address(self._table[symbol.slot] + symbol.offset)
         scalar.value = default
-        for known in keys:
+        for known in (key, f"{region}{key}") if region else (key,):
             self._scalars.setdefault(known, []).append(scalar)
             self.hyperparameters.setdefault(known, default)
 
@@ -97,7 +82,24 @@ class Device:
 
     def _numbers(self, hyper: Mapping[str, float]) -> dict[str, float]:
         """Names that the program does not use are legal: programs pass what some models need."""
+        for name in hyper.keys() - self._scalars.keys():
+            self._refuse_compiled_in(name, hyper[name])
         return {name: number(name, v) for name, v in hyper.items() if name in self._scalars}
+
+    def _refuse_compiled_in(self, name: str, value: Any) -> None:
+        """InputError for an option of an optimizer that has another value in the program."""
+        given: dict[str, Any] = {name: value}
+        if name == "betas":
+            given = {"beta1": value[0], "beta2": value[1]}
+        for optimizer in self.manifest.optimizers:
+            for group in optimizer.options["groups"]:
+                known = {**group["options"], "max_grad_norm": optimizer.options["max_grad_norm"]}
+                for key in given.keys() & known.keys():
+                    if known[key] != given[key]:
+                        raise InputError(
+                            f"{key} is {given[key]}, and {known[key]} is compiled into the program;"
+                            f" compile it again with the other value, or leave it out"
+                        )
 
     def _set_hyper(self, numbers: dict[str, float]) -> None:
         for name, value in numbers.items():

@@ -107,7 +107,8 @@ class Executor(Device):
         self._bind(names, tensors)
         if numbers is not None:
             self._set_hyper(numbers)
-            self._given_hyper = dict(hyper or {})
+            # as numbers: a schedule may change its tensor in place
+            self._given_hyper = {name: numbers.get(name, v) for name, v in (hyper or {}).items()}
         if wanted is None and self._momentum_on_host:
             wanted = _WHOLE_STEP
         if wanted is None:
@@ -321,6 +322,8 @@ class Executor(Device):
     def gradient(self, symbol: str) -> torch.Tensor:
         """A copy of the gradient of a parameter or input in the last run that held BCKWD."""
         name = f"{symbol}__grad"
+        if name in self.symbols and self.symbols[name].role == "tangent":
+            return self.view(name).clone()  # what starts the backward pass at an output
         if name not in self.symbols or self.symbols[name].role != "gradient":
             raise InputError(f"the program computes no gradient of {symbol!r}")
         if self._gradients == "none":

@@ -13,13 +13,10 @@ from sambaflow.samba.sambatensor import SambaTensor, from_torch_tensor, unwrap
 
 
 def set_seed(seed: int) -> None:
-    """Seed Python's, numpy's and torch's random numbers, and the traced program's."""
-    from sambaflow.samba.session import session
-
+    """Seed Python's, numpy's and torch's random numbers."""
     python_random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
-    session.seed(seed)
 
 
 def _creator(function: Callable[..., torch.Tensor]) -> Callable[..., SambaTensor]:

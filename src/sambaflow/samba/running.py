@@ -12,26 +12,39 @@ import torch
 import batucada
 from batucada.errors import InputError, OptionError, OutputError
 from sambaflow.samba.sambatensor import SambaTensor, from_result, from_torch_tensor, unwrap
+from sambaflow.samba.traced import named_leaves
 
 
 def named_inputs(inputs: Any, expected: Sequence[str]) -> tuple[list[str], list[torch.Tensor]]:
-    """Names and torch tensors of a run's inputs: one tensor, a sequence with holes, or a dict.
+    """Names and torch tensors of a run's inputs: one tensor, a sequence with holes, or a dict,
+    either of which may hold sequences and dicts of tensors.
 
     In a dict a tensor without a name goes by its key, in a sequence by its place among `expected`.
     """
     if isinstance(inputs, SambaTensor | torch.Tensor):
         inputs = [inputs]
     if isinstance(inputs, Mapping):
-        pairs = [(key, value) for key, value in inputs.items() if _is_tensor(value)]
-    elif not isinstance(inputs, Iterable):
+        leaves = list(_leaves({key: named_leaves(value, key) for key, value in inputs.items()}))
+        return [leaf.name for leaf in leaves], [leaf.tensor for leaf in leaves]
+    if not isinstance(inputs, Iterable):
         raise InputError(
             f"inputs are a tensor, a sequence or a dict of them, not {type(inputs).__name__}"
         )
-    else:
-        given = [value for value in inputs if value is not None]
-        pairs = list(zip(_padded(expected, len(given)), given, strict=True))
+    given = [value for value in _flat(inputs) if value is not None]
+    pairs = list(zip(_padded(expected, len(given)), given, strict=True))
     names = [getattr(value, "sn_name", "") or fallback for fallback, value in pairs]
     return names, [_tensor(value, name) for name, (_, value) in zip(names, pairs, strict=True)]
+
+
+def _flat(values: Iterable[Any]) -> Iterator[Any]:
+    """The values of a sequence, and those of the sequences and dicts in it."""
+    for value in values:
+        if type(value) in (list, tuple):
+            yield from _flat(value)
+        elif isinstance(value, Mapping):
+            yield from _flat(value.values())
+        else:
+            yield value
 
 
 def _padded(names: Sequence[str], count: int) -> list[str]:

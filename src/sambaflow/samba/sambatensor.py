@@ -16,6 +16,7 @@ from torch import Tensor
 
 from batucada.errors import InputError
 from sambaflow.samba import device
+from sambaflow.samba.dims import DimInfo as DimInfo
 from sambaflow.samba.promotion import widened
 
 # Methods of the class have the names of the built-in types.

@@ -45,6 +45,7 @@ class SambaSession:
         self.tracing = False
         self.profiler = profiler.Profiler()
         self.dynamic_dims: dict[str, Any] = {}
+        self._context_directives: dict[str, Any] = {}  # none have an effect
         self.outputs: tuple[TracedTensor, ...] = ()
         self.inputs: tuple[SambaTensor, ...] = ()
         self.optimizers: tuple[Optimizer, ...] = ()
@@ -243,14 +244,9 @@ class SambaSession:
         roles = ("parameter", "buffer", "state")
         return [tensor for role in roles for tensor in self._by_role(role).values()]
 
-    def seed(self, seed: int) -> None:
-        """Start the random numbers of the program, if one is loaded, anew."""
-        if self._program is not None:
-            self._program.seed(seed)
-
     def get_dropout_rate_argin_names(self) -> list[str]:
-        """The hyperparameters that are the rate of one dropout; `p` sets all of them."""
-        return list(self.program.dropout_rates)
+        """The hyperparameters that are dropout rates."""
+        return [name for name in self.program.hyperparameters if name == "p" or "dropout" in name]
 
     # --- profiles ---
     def start_runtime_profile(self) -> None:

@@ -81,7 +81,7 @@ def input_tree(model: nn.Module, inputs: Any) -> tuple[tuple, dict[str, Any]]:
     A tensor without a name gets that of forward's argument.
     """
     if isinstance(inputs, Mapping):
-        return (), {key: _named(value, key) for key, value in inputs.items()}
+        return (), {key: named_leaves(value, key) for key, value in inputs.items()}
     if isinstance(inputs, SambaTensor | torch.Tensor):
         inputs = (inputs,)
     if not isinstance(inputs, Sequence):
@@ -89,7 +89,7 @@ def input_tree(model: nn.Module, inputs: Any) -> tuple[tuple, dict[str, Any]]:
             f"inputs are a tensor, a sequence or a dict of them, not {type(inputs).__name__}"
         )
     names = _argument_names(model, len(inputs))
-    return tuple(_named(value, name) for value, name in zip(inputs, names, strict=True)), {}
+    return tuple(named_leaves(value, name) for value, name in zip(inputs, names, strict=True)), {}
 
 
 def _argument_names(model: nn.Module, count: int) -> list[str]:
@@ -97,13 +97,14 @@ def _argument_names(model: nn.Module, count: int) -> list[str]:
     return [*names, *(f"input_{index}" for index in range(len(names), count))]
 
 
-def _named(value: Any, default: str) -> Any:
+def named_leaves(value: Any, default: str) -> Any:
+    """`value` with a NamedTensor for every tensor in it, called `default` where it has no name."""
     if isinstance(value, SambaTensor):
         return batucada.NamedTensor(value.name or default, value._tensor)
     if isinstance(value, torch.Tensor):
         return batucada.NamedTensor(default, value)
     if type(value) in (list, tuple):
-        return type(value)(_named(item, f"{default}_{i}") for i, item in enumerate(value))
+        return type(value)(named_leaves(item, f"{default}_{i}") for i, item in enumerate(value))
     if isinstance(value, dict):
-        return {key: _named(item, f"{default}_{key}") for key, item in value.items()}
+        return {key: named_leaves(item, f"{default}_{key}") for key, item in value.items()}
     return value

@@ -7,21 +7,17 @@ import torch
 from torch.nn import functional as F
 
 from sambaflow.samba.functional.arithmetic import abs, add, div, log, mul, sub
+from sambaflow.samba.functional.logical import bitwise_not, logical_and, logical_or
+from sambaflow.samba.functional.loss import cross_entropy, mse_loss
+from sambaflow.samba.functional.reduce import argmax, max, mean, sum
 from sambaflow.samba.functional.tensorarithmetic import addmm, bmm, cumsum, matmul, triu_fill
+from sambaflow.samba.functional.tensorops import cat, stack
 
-argmax, bitwise_not, cat = torch.argmax, torch.bitwise_not, torch.cat
-exp, sqrt, sum, mean, max, stack = (
-    torch.exp,
-    torch.sqrt,
-    torch.sum,
-    torch.mean,
-    torch.max,
-    torch.stack,
-)
-cross_entropy, linear, softmax, relu, gelu = F.cross_entropy, F.linear, F.softmax, F.relu, F.gelu
+exp, sqrt = torch.exp, torch.sqrt
+linear, softmax, relu, gelu = F.linear, F.softmax, F.relu, F.gelu
 
 __all__ = [
     "abs", "add", "addmm", "argmax", "bitwise_not", "bmm", "cat", "cross_entropy", "cumsum", "div",
-    "exp", "gelu", "linear", "log", "matmul", "max", "mean", "mul", "relu", "softmax", "sqrt",
-    "stack", "sub", "sum", "triu_fill",
+    "exp", "gelu", "linear", "log", "logical_and", "logical_or", "matmul", "max", "mean",
+    "mse_loss", "mul", "relu", "softmax", "sqrt", "stack", "sub", "sum", "triu_fill",
 ]  # fmt: skip

@@ -36,6 +36,8 @@ class SambaOptimizer(torch.optim.Optimizer):
 
     max_grad_norm: float | None = None
     argin_region_name: str = ""
+    # torch's schedulers warn of a step() that was not called; on the device a run makes it.
+    _opt_called = True
 
     def _set_device_options(
         self, max_grad_norm: float | None, fp32_params: bool, argin_region_name: str

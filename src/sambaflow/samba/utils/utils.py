@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from batucada.errors import OptionError
+from sambaflow.absent import absent
 from sambaflow.logging import no_effect
 from sambaflow.samba.random import set_seed
 from sambaflow.samba.session import session
@@ -21,6 +22,11 @@ __all__ = [
     "assert_close", "get_file_dir", "init_output_grads", "set_seed", "trace_graph",
     "trace_multigraph",
 ]  # fmt: skip
+
+trace_multigraph = absent(
+    "samba.utils.trace_multigraph",
+    "a PEF holds one graph; compile and trace each model by itself",
+)
 
 # Arguments that this or that release takes and that say how an RDU would be used.
 _ACCEPTED = {"squeeze_bs_dim", "distlearn_config", "dev_mode", "data_parallel", "reduce_on_rdu"}
@@ -78,11 +84,3 @@ def init_output_grads(
         session.set_output_gradient(name, gradient)
     if is_variable_batch_size:
         no_effect("init_output_grads(is_variable_batch_size=True)", "shapes are static")
-
-
-def trace_multigraph(*args: Any, **kwargs: Any) -> Any:
-    """Refused: a PEF holds one graph."""
-    raise OptionError(
-        "samba.utils.trace_multigraph is not there: a PEF holds one graph; compile and trace each "
-        "model by itself"
-    )

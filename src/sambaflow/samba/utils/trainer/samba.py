@@ -1,10 +1,8 @@
 """`sambaflow.samba.utils.trainer.samba`"""
 
-from typing import Any
+from sambaflow.absent import absent
 
-from batucada.errors import OptionError
-
-
-def train(*args: Any, **kwargs: Any) -> Any:
-    """Refused: its arguments are not public."""
-    raise OptionError("trainer.samba.train is not there: write the loop with samba.session.run")
+train = absent(
+    "samba.utils.trainer.samba.train",
+    "its arguments are not public; write the loop with samba.session.run",
+)

@@ -1,0 +1,1 @@
+"""`sambaflow.models`: models that come with SambaFlow."""

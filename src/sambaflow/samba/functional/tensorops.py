@@ -1,0 +1,5 @@
+"""Functions that put tensors together."""
+
+import torch
+
+cat, stack = torch.cat, torch.stack
