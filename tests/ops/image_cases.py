@@ -40,6 +40,9 @@ def convolutions() -> list[Case]:
         conv("many channels", nn.Conv2d(24, 40, 3, padding=1), 1, 24, 4, 4),
         conv("large", nn.Conv2d(70, 90, 3, padding=1), 2, 70, 5, 6),
         conv("large, small images", nn.Conv2d(16, 130, 3, padding=1), 2, 16, 2, 2),
+        conv("large images", nn.Conv2d(8, 14, 3, padding=1), 2, 8, 24, 24),
+        conv("large images, odd channels", nn.Conv2d(9, 5, 3, padding=1), 2, 9, 23, 25),
+        conv("deep, small images", nn.Conv2d(179, 70, 3, padding=1), 2, 179, 4, 4),
     ]
 
 

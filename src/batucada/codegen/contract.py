@@ -23,9 +23,7 @@ _Loop = AbstractContextManager[Index]
 
 _UNROLL = 4  # steps of k in the body of its loop
 _SHORT_K = 16  # up to here k is unrolled whole
-_SUMS = (
-    14  # registers that may hold sums: 16 less one vector of the right operand and one spread value
-)
+_SUMS = 12  # registers that may hold sums: with more, LLVM spills some
 _IN_FLIGHT = 8  # sums that hide the latency of a fused multiply-add: 4 cycles, 2 a cycle
 
 
@@ -44,7 +42,9 @@ class Contract:
         right = self.product.args[1].type.shape
         depth = attrs.get("k", 1)
         assert isinstance(depth, int)
-        self.over = right[len(right) - 1 - depth : -1]
+        over = right[len(right) - 1 - depth : -1]
+        self.before, self.over = over[: self.tile.cut], over[self.tile.cut :]
+        self.around: Position = ()  # where the loops over `before` are
         self.k = self.over[0]  # what is cut in blocks
         self.outer: tuple[Index, ...] = ()
 
@@ -70,25 +70,27 @@ class Contract:
     def _rows(self, row: Index, count: int) -> None:
         if self.tile.form == "dot":
             return self._dots(row, count)
-        for first, last, at in self._k_blocks():
+        for first, last, size, at in self._k_blocks():
             with at as k0:
-                rest = self.k - (self.tile.blocks - 1) * self.tile.k_block
-                size = rest if last else self.tile.k_block
                 for column, widths in self._panels():
                     with column as n0:
                         self._tiles(row, count, n0, widths, (k0, size), first, last)
         return None
 
-    def _k_blocks(self) -> Iterator[tuple[bool, bool, _Loop]]:
-        """First, middle and last block of K; the middle ones are one loop."""
+    def _k_blocks(self) -> Iterator[tuple[bool, bool, int, _Loop]]:
+        """First, middle and last block of K, and their sizes; the middle ones are one loop."""
         count, size = self.tile.blocks, self.tile.k_block
-        for first, last, start, stop in (
-            (True, count == 1, 0, size),
-            (False, False, size, (count - 1) * size),
-            (False, True, (count - 1) * size, count * size),
-        ):
-            if start < stop and (count > 1 or first):
-                yield first, last, self.emitter.loop("k0", start, stop, size)
+        behind = (count - 1) * size
+        rest = self.k - behind
+        blocks = [(True, count == 1, 0, size, rest if count == 1 else size)]
+        if count > 1:
+            blocks += [(False, False, size, behind, size), (False, True, behind, self.k, rest)]
+        if self.tile.cut:
+            whole = self.k - self.k % size
+            blocks = [(False, False, 0, whole, size), (False, False, whole, self.k, rest)]
+        for first, last, start, stop, width in blocks:
+            if start < stop:
+                yield first, last, width, self.emitter.loop("k0", start, stop, width)
 
     def _panels(self) -> Iterator[tuple[_Loop, list[int]]]:
         """Columns in panels of the tile's width, and the rest."""
@@ -141,12 +143,14 @@ class Contract:
 
     def left(self, row: Position, k: Position, lanes: int = 1) -> Expr:
         node = self.product.args[0]
+        k = (*self.around, *k)
         outer = self._outer_of(node, row[:-1], 1 + len(k))
         return self.emitter.value(node, (*outer, row[-1], *k), lanes)
 
     def right(self, k: Position, n: Index, lanes: int, wide: bool = False) -> Expr:
         """`wide`: the vector may end behind its row."""
         node = self.product.args[1]
+        k = (*self.around, *k)
         at = (*self._outer_of(node, self.outer, len(k) + 1), *k, n)
         return self.emitter.wide(node, at, lanes) if wide else self.emitter.value(node, at, lanes)
 

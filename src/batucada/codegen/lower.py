@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from batucada.codegen.boxes import Boxes
 from batucada.codegen.contract import Contract
+from batucada.codegen.cut import Cut
 from batucada.codegen.emitter import Emitter
 from batucada.codegen.nest import Nest
 from batucada.codegen.packed import Packed
@@ -93,7 +94,7 @@ def _contract(program: Program, stage: Stage, codes: Mapping[Node, int]) -> list
     tile = stage.tile
     if tile.form == "packed":
         return _packed(program, stage, tile, codes)
-    step = tile.m_block if tile.blocks > 1 or tile.form == "dot" else tile.rows
+    step = tile.m_block if tile.blocks > 1 or tile.cut or tile.form == "dot" else tile.rows
     step = max(1, min(step, m))
     whole = m - m % step
     found = []
@@ -104,6 +105,8 @@ def _contract(program: Program, stage: Stage, codes: Mapping[Node, int]) -> list
         if start >= stop:
             continue
         emitter = Emitter(program, stage, codes)
-        Contract(emitter).write(start, stop, width, stage.parallel and stop - start > width)
+        writer = Cut(emitter) if tile.cut else Contract(emitter)
+        apart = stop - start > width or len(stage.contract.type.shape) > 2
+        writer.write(start, stop, width, stage.parallel and apart)
         found.append(_lowered(emitter, name))
     return found

@@ -8,17 +8,17 @@ threads, each with copies of its own.
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
-from batucada.codegen.contract import Contract
+from batucada.codegen.cut import Cut
 from batucada.codegen.emitter import LANE, Emitter
 from batucada.codegen.nest import LANES
 from batucada.ir.access import Position, flat
-from batucada.ir.graph import Node
 from batucada.ir.loops import Expr, Index
 
 
-class Packed(Contract):
+class Packed(Cut):
     """Writes the kernel of a contract stage whose tile is `packed`."""
 
     def __init__(self, emitter: Emitter) -> None:
@@ -45,10 +45,17 @@ class Packed(Contract):
 
     def _columns(self, block: Index, count: int) -> None:
         self.block, self.columns = block, block * self.tile.n_block
-        for first, last, at in self._k_blocks():
+        if not self.before:
+            return self._blocks_of_k(count)
+        self.every_sum((), (Index(), self.m), (self.columns, count), self.clear)
+        with self.loops_before():
+            self._blocks_of_k(count)
+        self.every_sum((), (Index(), self.m), (self.columns, count), self.complete)
+        return None
+
+    def _blocks_of_k(self, count: int) -> None:
+        for first, last, size, at in self._k_blocks():
             with at as k0:
-                rest = self.k - (self.tile.blocks - 1) * self.tile.k_block
-                size = rest if last else self.tile.k_block
                 self.k0 = k0
                 self._copy_panels(size, count)
                 self._rows_of_block(size, count, first, last)
@@ -61,10 +68,11 @@ class Packed(Contract):
         for start, stop, height in ((0, whole, m_block), (whole, self.m, self.m - whole)):
             if start == stop:
                 continue
-            with self.emitter.loop("m0", start, stop, height) as row:
+            with self._over_outer_rows(()), self.emitter.loop("m0", start, stop, height) as row:
                 self.row0 = row
                 self._copy_rows(size, row, height)
                 self._over_panels(height, size, count, first, last)
+        self.row0 = None
         return None
 
     def _over_panels(self, height: int, size: int, count: int, first: bool, last: bool) -> None:
@@ -82,17 +90,18 @@ class Packed(Contract):
     def _over_outer(
         self, height: int, size: int, widths: list[int], first: bool, last: bool
     ) -> None:
-        """The dimensions of M before the last, and the tiles of rows."""
+        """The dimensions of M before the last, unless they are open, and the tiles of rows."""
+        columns, k = self.columns + self.panel, (self.k0, size)
+        if self.row0 is not None:
+            return self._tiles(self.row0, height, columns, widths, k, first, last)
         with ExitStack() as loops:
             outer: list[Index] = []
             for i, extent in enumerate(self.shape[:-2]):
                 width = self.tile.outer if i == len(self.shape) - 3 else 1
                 outer.append(loops.enter_context(self.emitter.loop(f"b{i}", 0, extent, width)))
             self.outer = tuple(outer)
-            row = self.row0 or Index()
-            self._tiles(
-                row, height, self.columns + self.panel, widths, (self.k0, size), first, last
-            )
+            self._tiles(Index(), height, columns, widths, k, first, last)
+        return None
 
     # ---- the copies
 
@@ -110,8 +119,13 @@ class Packed(Contract):
     def left(self, row: Position, k: Position, lanes: int = 1) -> Expr:
         if self.row0 is None:
             return super().left(row, k, lanes)
-        place = self._step_of(k) * self.tile.m_block + row[-1] + self.row0 * -1
+        place = self._place_of_row(row[-1] + self.row0 * -1, k)
         return self._from(self.emitter.stage.rows, self.tile.m_block, place, lanes)
+
+    def _place_of_row(self, row: Index, k: Position) -> Index:
+        """In the copy of a block of rows: [tile, step, row of the tile]"""
+        within = row.offset % self.tile.rows
+        return (row + -within) * self.depth + self._step_of(k) * self.tile.rows + within
 
     def _from(self, buffer: str, extent: int, place: Index, lanes: int) -> Expr:
         base = self.block * (self.depth * extent)
@@ -126,11 +140,17 @@ class Packed(Contract):
         ):
             if start == stop:
                 continue
-            with self.emitter.loop("p", start, stop, self.width) as panel, ExitStack() as loops:
-                k = [self.k0 + loops.enter_context(self.emitter.loop("q0", 0, size))]
-                for i, extent in enumerate(self.over[1:], 1):
-                    k.append(loops.enter_context(self.emitter.loop(f"q{i}", 0, extent)))
-                self._copy_step(tuple(k), panel, widths)
+            with self.emitter.loop("p", start, stop, self.width) as panel, self._steps(size) as k:
+                self._copy_step(k, panel, widths)
+
+    @contextmanager
+    def _steps(self, size: int) -> Iterator[Position]:
+        """Loops over the steps of a block of K."""
+        with ExitStack() as loops:
+            k = [self.k0 + loops.enter_context(self.emitter.loop("q0", 0, size))]
+            for i, extent in enumerate(self.over[1:], 1):
+                k.append(loops.enter_context(self.emitter.loop(f"q{i}", 0, extent)))
+            yield tuple(k)
 
     def _copy_step(self, k: Position, panel: Index, widths: list[int]) -> None:
         node = self.product.args[1]
@@ -139,17 +159,26 @@ class Packed(Contract):
         start = 0
         for lanes in widths:
             lane = LANE if lanes > 1 else Index()
-            value = self.emitter.value(node, (*k, self.columns + panel + start + lane), lanes)
+            at = (*self.around, *k, self.columns + panel + start + lane)
+            value = self.emitter.value(node, at, lanes)
             self.emitter.store(self.emitter.stage.panels, place + start + lane, value, lanes)
             start += lanes
 
     def _copy_rows(self, size: int, row: Index, height: int) -> None:
-        node: Node = self.product.args[0]
-        with self.emitter.loop("q0", 0, size) as step:
-            place = self.block * (self.depth * self.tile.m_block) + step * self.tile.m_block
-            start = 0
-            for lanes in self.widths(height, wide=False):
-                lane = LANE if lanes > 1 else Index()
-                value = self.emitter.value(node, (row + start + lane, self.k0 + step), lanes)
-                self.emitter.store(self.emitter.stage.rows, place + start + lane, value, lanes)
-                start += lanes
+        rows = self.tile.rows
+        whole = height - height % rows
+        for start, stop, count in ((0, whole, rows), (whole, height, height - whole)):
+            if start == stop:
+                continue
+            with self._steps(size) as k, self.emitter.loop("t", start, stop, count) as tile:
+                self._copy_tile(row, tile, count, k)
+
+    def _copy_tile(self, row: Index, tile: Index, count: int, k: Position) -> None:
+        base, start = self.block * (self.depth * self.tile.m_block), 0
+        for lanes in self.widths(count, wide=False):
+            lane = LANE if lanes > 1 else Index()
+            at = (*self.outer, row + tile + start + lane, *self.around, *k)
+            value = self.emitter.value(self.product.args[0], at, lanes)
+            place = base + self._place_of_row(tile + start, k) + lane
+            self.emitter.store(self.emitter.stage.rows, place, value, lanes)
+            start += lanes

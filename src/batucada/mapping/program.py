@@ -51,7 +51,10 @@ class Tile:
     that a thread takes at a time.  A tile of rows that are short spans `outer` of them.
     `packed` is `outer` for a large right operand: a thread takes `n_block` columns at a time and
     copies what it needs of each block of K to scratch, panel by panel; and of the left operand
-    `m_block` rows at a time where `pack_left`."""
+    `m_block` rows at a time where `pack_left`, tile by tile.
+    With a `cut`, it is that dimension of K whose blocks are taken; those before it are loops around
+    the blocks, and all sums start as zeros in the scratch and are finished in a pass of their own.
+    """
 
     form: Literal["outer", "dot", "packed"]
     rows: int
@@ -62,6 +65,7 @@ class Tile:
     outer: int = 1
     n_block: int = 0
     pack_left: bool = False
+    cut: int = 0
 
 
 @dataclass(frozen=True, slots=True)

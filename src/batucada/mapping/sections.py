@@ -206,11 +206,11 @@ class _Builder:
             self.buffers[name] = Buffer(name, Type(product.type.dtype, shape), "arena", 0)
             return name
 
-        if tile.blocks > 1:
+        if tile.blocks > 1 or tile.cut:
             stage = replace(stage, scratch=scratch("sums", product.type.shape))
         if tile.form == "packed":
             n = product.type.shape[-1]
-            depth = tile.k_block * math.prod(product.args[1].type.shape[1:-1])
+            depth = tile.k_block * math.prod(product.args[1].type.shape[tile.cut + 1 : -1])
             blocks = -(-n // tile.n_block)
             stage = replace(stage, panels=scratch("panels", (blocks, depth, tile.n_block)))
             if tile.pack_left:

@@ -24,7 +24,8 @@ def _stage_lines(stage: Stage, names: dict[Node, str]) -> list[str]:
     if stage.tile is not None:
         t = stage.tile
         rows = f"{t.outer}x{t.rows}" if t.outer > 1 else str(t.rows)
-        tile = f", tile={t.form}({rows}x{t.vectors}, k={t.k_block}, m={t.m_block})"
+        cut = f", cut={t.cut}" if t.cut else ""
+        tile = f", tile={t.form}({rows}x{t.vectors}, k={t.k_block}, m={t.m_block}{cut})"
     shape = f"{stage.pattern}, {list(stage.extents)}{reduced}{tile}"
     head = f"        with stage({stage.name!r}, {shape}):"
     lines = [f"{head}  # {stage.flops} flops"]

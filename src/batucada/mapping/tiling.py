@@ -14,12 +14,14 @@ LANES = 8
 _SUMS = (
     12  # registers that hold sums: 16 less the vectors of the right operand and one spread value
 )
-_NARROW_SUMS = 14  # ... where there is one vector
 _L1_BYTES = 24 * 1024  # what the blocks of both operands may take of a 32 KB first-level cache
 _L2_BYTES = 256 * 1024  # what a panel of the right operand may take of a second-level cache
 _PANELS_BYTES = 192 * 1024  # ... and what a block of panels of it may, copied
+_WIDE_PANELS_BYTES = 512 * 1024  # ... where the right operand is much larger than the left one
 _FAR_BYTES = 512  # neighbours along K of the left operand that are so far apart are copied, too
 _PACKED_K = 256  # steps of k in a block of panels, about
+_LONG = 512  # steps of K behind its first dimension from which on it is cut further behind
+_STEPS = 128  # steps of K in a block then, about
 _FEW_ROWS = 8  # below this many rows a dot product is cheaper than packing the right operand
 
 
@@ -69,7 +71,7 @@ def tile_of(product: Node) -> Tile:
     if _dot_form(product):
         return Tile("dot", min(8, n), 1, k, m)
     vectors = _vectors(n)
-    rows = max(1, min(_most_rows(vectors), m))
+    rows = max(1, min(_SUMS // vectors, m))
     k_block = _k_block(product, m, n, k)
     block = m if k_block == k else min(m, 16 * rows)
     return Tile("outer", rows, vectors, k_block, block, -(-k // k_block))
@@ -80,7 +82,9 @@ def _image_tile(product: Node) -> Tile:
     shape, right = product.type.shape, product.args[1].type.shape
     m, n = shape[-2:]
     vectors = _vectors(n)
-    most = _most_rows(vectors)
+    most = _SUMS // vectors
+    if _is_long(product):
+        return _long_tile(product)
     rows = -(-m // -(-m // most))
     outer = 1
     if len(shape) - product.integer("batch") > 2:
@@ -89,6 +93,34 @@ def _image_tile(product: Node) -> Tile:
     slice_bytes = 4 * LANES * vectors * math.prod(right[product.integer("batch") + 1 : -1])
     k_block = first if first * slice_bytes <= _L2_BYTES else max(1, _L2_BYTES // 2 // slice_bytes)
     return Tile("outer", rows, vectors, k_block, m, -(-first // k_block), outer)
+
+
+def _is_long(product: Node) -> bool:
+    """Few sums, each over so much that it does not stay in the first-level cache until the next
+    tile of sums needs it again: the gradient of a convolution's weight.
+    """
+    over = _over(product)
+    short = math.prod(product.type.shape[-2:]) * 4 <= _L1_BYTES
+    return not product.integer("batch") and short and math.prod(over[1:]) >= _LONG and len(over) > 2
+
+
+def _long_tile(product: Node) -> Tile:
+    """As many steps of K at a time as both operands may take of the first-level cache; rows in two
+    halves, for two threads.
+    """
+    m, n = product.type.shape[-2:]
+    over, vectors = _over(product), _vectors(n)
+    cut = next(d for d in range(1, len(over)) if math.prod(over[d + 1 :]) <= _STEPS)
+    k_block = min(over[cut], max(1, _STEPS // math.prod(over[cut + 1 :])))
+    m_block = m // 2 if m % 2 == 0 and m >= 8 else m
+    rows = -(-m_block // -(-m_block // (_SUMS // vectors)))
+    blocks = -(-over[cut] // k_block)
+    return Tile("outer", rows, vectors, k_block, m_block, blocks, cut=cut)
+
+
+def _over(product: Node) -> tuple[int, ...]:
+    """The dimensions that are summed over."""
+    return product.args[1].type.shape[-1 - _depth(product) : -1]
 
 
 def _is_packed(product: Node) -> bool:
@@ -114,28 +146,38 @@ def _packed_tile(product: Node) -> Tile:
     """Panels of two vectors and six rows; as many columns at a time as the copies may take."""
     shape, right = product.type.shape, product.args[1].type.shape
     m, n = shape[-2:]
-    first, rest = right[0], math.prod(right[1:-1])
+    cut = _packed_cut(right[:-1])
+    first, rest = right[cut], math.prod(right[cut + 1 : -1])
     count = max(1, round(first * rest / _PACKED_K)) if rest < _PACKED_K else first
     k_block = -(-first // min(count, first))
-    width = 2 * LANES
-    panels = max(1, _PANELS_BYTES // (4 * k_block * rest * width))
-    blocks = -(-n // (panels * width))
-    blocks += blocks % 2 if n > blocks * width else 0  # two threads share them evenly
-    n_block = -(-n // (blocks * width)) * width
     rows, outer = 6, 1
     if len(shape) > 2:
         rows = -(-m // -(-m // rows))
         outer = max(d for d in range(1, 6 // rows + 1) if shape[-3] % d == 0)
+    vectors = 2 if rows * outer > 4 else 3
+    width = vectors * LANES
     left = strides(product.args[0])
-    pack_left = len(shape) == 2 and left is not None and left[-1] * 4 >= _FAR_BYTES
+    dense = left is not None and (len(shape) == 2 or left[len(shape) - 2] == 1)
+    far = left is not None and left[-1] * 4 >= _FAR_BYTES
+    pack_left = dense and far and outer == 1 and m >= 2 * rows
+    room = _WIDE_PANELS_BYTES if cut or pack_left else _PANELS_BYTES
+    panels = max(1, room // (4 * k_block * rest * width))
+    blocks = -(-n // (panels * width))
+    blocks += blocks % 2 if n > blocks * width else 0  # two threads share them evenly
+    n_block = -(-n // (blocks * width)) * width
+    m_block = -(-m // (-(-m // (16 * rows)) * rows)) * rows
     return Tile(
-        "packed", min(rows, m), 2, k_block, 16 * rows, -(-first // k_block), outer, n_block,
-        pack_left,
+        "packed", min(rows, m), vectors, k_block, m_block, -(-first // k_block), outer, n_block,
+        pack_left, cut,
     )  # fmt: skip
 
 
-def _most_rows(vectors: int) -> int:
-    return _NARROW_SUMS if vectors == 1 else _SUMS // vectors
+def _packed_cut(over: tuple[int, ...]) -> int:
+    """The dimension of K to take in blocks: the last where the others make blocks that are too
+    deep, so that rows of the right operand are copied in long pieces.
+    """
+    last = len(over) - 1
+    return last if last and math.prod(over[1:]) > 2 * _PACKED_K and over[last] >= 64 else 0
 
 
 def _vectors(n: int) -> int:
