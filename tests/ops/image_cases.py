@@ -78,6 +78,9 @@ def pooling() -> list[Case]:
         conv("adaptive mean 3", nn.AdaptiveAvgPool2d((3, 2)), 2, 3, 6, 8),
         conv("adaptive mean, uneven", nn.AdaptiveAvgPool2d((3, 2)), 2, 3, 7, 5),
         conv("adaptive max", nn.AdaptiveMaxPool2d(2), 2, 3, 6, 8),
+        conv("adaptive max, 1", nn.AdaptiveMaxPool2d(1), 2, 3, 5, 3),
+        conv("adaptive max, uneven", nn.AdaptiveMaxPool2d((3, 2)), 2, 3, 7, 5),
+        conv("adaptive max 3d", nn.AdaptiveMaxPool3d((2, 1, 2)), 2, 2, 4, 3, 6),
         conv("power", nn.LPPool2d(2, 2), 2, 3, 6, 8),
         Case(
             "indices",

@@ -229,7 +229,9 @@ class Recorder(TorchDispatchMode):
         translation = ATEN.get(_functional(str(func)) if mutable else str(func))
         if translation is None and not mutable and _decomposes(func):
             with self:
-                return _decomposed(func, args, kwargs)
+                made = _decomposed(func, args, kwargs)
+            if made is not NotImplemented:  # some decompositions hold for some shapes only
+                return made
         without_kernel = self._change_by_functional if mutable else self._call_host
         if translation is None:
             return without_kernel(func, args, kwargs, where)

@@ -292,3 +292,22 @@ def _adaptive_backward(grad: Node, x: Node) -> Node:
     for d, (extent, cells) in enumerate(zip(space, out, strict=True)):
         grad = _applied(grad, permute(_averaging(extent, cells, x.type.dtype), (1, 0)), 2 + d)
     return grad
+
+
+def _even(space: Sequence[int], out: Sequence[int]) -> list[int]:
+    if len(space) != len(out) or any(e % o for e, o in zip(space, out, strict=True)):
+        raise TypeRuleError(f"adaptive pooling: windows of {list(space)} to {list(out)} differ")
+    return [e // o for e, o in zip(space, out, strict=True)]
+
+
+@translates("aten.adaptive_max_pool2d.default", "aten.adaptive_max_pool3d.default")
+def _adaptive_max(x: Node, out: Sequence[int]) -> tuple[Node, Node]:
+    return _max_pool_nd(x, _even(x.type.shape[2:], out))
+
+
+@translates(
+    "aten.adaptive_max_pool2d_backward.default", "aten.adaptive_max_pool3d_backward.default"
+)
+def _adaptive_max_backward(grad: Node, x: Node, indices: Node) -> Node:
+    kernel = _even(x.type.shape[2:], grad.type.shape[2:])
+    return _max_pool_backward(grad, x, kernel, kernel, 0, 1, False, indices)
