@@ -6,6 +6,7 @@ hold it, so that no two of them write to the same place.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce as fold
@@ -93,19 +94,14 @@ def _pool(
     return _Pool(space, kernel, stride, padding, dilation, tuple(out))
 
 
-def _flat_positions(pool: _Pool) -> Node:
-    """i64 [1, *out, *kernel, 1]: where each tap lies in a channel, row-major"""
-    total: Node | None = None
-    rank = 2 * pool.rank + 2
-    for d in range(pool.rank):
-        places_ = _along(pool.out[d], pool.stride[d], -pool.padding[d], 1 + d, rank)
-        taps = _along(pool.kernel[d], pool.dilation[d], 0, 1 + pool.rank + d, rank)
-        position = make("add", places_, taps)
-        if total is not None:
-            total = make("mul", total, scalar(pool.space[d], "i64"))
-        total = position if total is None else make("add", total, position)
-    assert total is not None
-    return total
+def _tap_numbers(pool: _Pool, dims: Sequence[int], turned: bool = False) -> Node:
+    """f32: the number of each tap of a window, row-major, along `dims`; `turned`: the last is 0."""
+    total = scalar(0, "i64")
+    for d, extent in enumerate(pool.kernel):
+        step = math.prod(pool.kernel[d + 1 :])
+        first, step = (step * (extent - 1), -step) if turned else (0, step)
+        total = make("add", total, _along(extent, step, first, dims[d], 2 * pool.rank + 2))
+    return cast(total, "f32")
 
 
 def _along(extent: int, factor: int, offset: int, dim: int, rank: int) -> Node:
@@ -118,38 +114,52 @@ def _along(extent: int, factor: int, offset: int, dim: int, rank: int) -> Node:
     return reshape(ramp, [extent if i == dim else 1 for i in range(rank)])
 
 
-def _max_pool(x: Node, pool: _Pool) -> tuple[Node, Node]:
-    """The maxima, and where the first of each window is; a NaN is the maximum."""
+def _largest(x: Node, pool: _Pool) -> tuple[Node, Node]:
+    """x channels-last -> the maxima [N, *out, C], and f32 the number of the first tap that has
+    each; a NaN is the maximum.
+    """
     if not x.type.is_float:
         raise TypeRuleError(f"max pooling takes floating-point numbers, not {x.type}")
-    taps = pool.taps(pool.padded(channels_last(x), float("-inf")))
+    taps = pool.taps(pool.padded(x, float("-inf")))
     over = pool.over()
     largest = reduce("amax", taps, over)
     hit = make("or", make("eq", taps, largest), make("isnan", taps))
-    behind = scalar(2**62, "i64")
-    where = reduce("amin", make("where", hit, _flat_positions(pool), behind), over, keepdim=False)
-    shape = [s for i, s in enumerate(largest.type.shape) if i not in over]
-    return channels_first(reshape(largest, shape)), channels_first(where)
+    numbers = make("where", hit, _tap_numbers(pool, over), scalar(math.inf, "f32"))
+    first = reduce("amin", numbers, over, keepdim=False)
+    return reshape(largest, first.type.shape), first
 
 
-def _max_backward(grad: Node, indices: Node, pool: _Pool) -> Node:
-    grad, indices = channels_last(grad), channels_last(indices)
-    zero = scalar(0, grad.type.dtype)
+def _max_pool(x: Node, pool: _Pool) -> tuple[Node, Node]:
+    """The maxima, and where each lies in its channel, row-major."""
+    largest, first = _largest(channels_last(x), pool)
+    left = cast(first, "i64")
+    total = scalar(0, "i64")
+    for d, extent in enumerate(pool.kernel):
+        behind = scalar(math.prod(pool.kernel[d + 1 :]), "i64")
+        tap = make("remainder", make("floor_div", left, behind), scalar(extent, "i64"))
+        tap = make("mul", tap, scalar(pool.dilation[d], "i64"))
+        start = _along(pool.out[d], pool.stride[d], -pool.padding[d], 1 + d, pool.rank + 2)
+        total = make("mul", total, scalar(pool.space[d], "i64"))
+        total = make("add", total, make("add", start, tap))
+    return channels_first(largest), channels_first(total)
+
+
+def _max_backward(grad: Node, x: Node, pool: _Pool) -> Node:
+    """The tap that is largest is found again from x: what the forward found is the same value."""
+    _, first = _largest(channels_last(x), pool)
+    grad = channels_last(grad)
+    zero, rank = scalar(0, grad.type.dtype), pool.rank
     if pool.is_partition:
-        hit = make("eq", _beside_taps(indices, pool), _flat_positions(pool))
-        return _unpartitioned(make("where", hit, _beside_taps(grad, pool), zero), pool)
-    own: Node | None = None
-    rank = 2 * pool.rank + 2
-    for d, extent in enumerate(pool.space):
-        position = _along(extent, 1, 0, 1 + d, rank)
-        own = (
-            position
-            if own is None
-            else make("add", make("mul", own, scalar(extent, "i64")), position)
-        )
-    assert own is not None
-    hit = make("eq", _windows_of(indices, pool), own)
+        numbers = _tap_numbers(pool, range(2, 2 * rank + 1, 2))
+        hit = make("eq", _beside_each_tap(first, pool), numbers)
+        return _covered(make("where", hit, _beside_each_tap(grad, pool), zero), pool)
+    hit = make("eq", _windows_of(first, pool), _tap_numbers(pool, pool.over(), turned=True))
     return _summed(make("where", hit, _windows_of(grad, pool), zero), pool)
+
+
+def _beside_each_tap(x: Node, pool: _Pool) -> Node:
+    """[N, *out, C] -> [N, out, 1, out, 1, ..., C]"""
+    return reshape(x, [x.type.shape[0], *(e for o in pool.out for e in (o, 1)), x.type.shape[-1]])
 
 
 def _summed(taps: Node, pool: _Pool) -> Node:
@@ -166,10 +176,15 @@ def _unpartitioned(x: Node, pool: _Pool) -> Node:
     rank = pool.rank
     x = expand(x, (x.type.shape[0], *pool.out, *pool.kernel, x.type.shape[-1]))
     order = [0, *(d for i in range(rank) for d in (1 + i, 1 + rank + i)), 2 * rank + 1]
+    return _covered(permute(x, order), pool)
+
+
+def _covered(x: Node, pool: _Pool) -> Node:
+    """[N, out, kernel, out, kernel, ..., C] -> [N, C, *space], zeros where there is no window"""
     covered = [o * k for o, k in zip(pool.out, pool.kernel, strict=True)]
-    whole = reshape(permute(x, order), [x.type.shape[0], *covered, x.type.shape[-1]])
+    whole = reshape(x, [x.type.shape[0], *covered, x.type.shape[-1]])
     high = [e - c for e, c in zip(pool.space, covered, strict=True)]
-    return channels_first(pad(whole, (0,) * (rank + 2), (0, *high, 0)))
+    return channels_first(pad(whole, (0,) * (pool.rank + 2), (0, *high, 0)))
 
 
 def _windows_of(x: Node, pool: _Pool) -> Node:
@@ -205,7 +220,7 @@ def _max_pool_backward(
     padding: Sequence[int] | int, dilation: Sequence[int] | int, ceil: bool, indices: Node,
 ) -> Node:  # fmt: skip
     rank = len(x.type.shape) - 2
-    return _max_backward(grad, indices, _pool(x, kernel, stride, padding, dilation, ceil, rank))
+    return _max_backward(grad, x, _pool(x, kernel, stride, padding, dilation, ceil, rank))
 
 
 def _divisors(pool: _Pool, with_padding: bool, given: int | None, dtype: DType) -> Node:
