@@ -122,6 +122,8 @@ class Nest:
         self.stage = emitter.stage
         self.kept, self.over = merged(emitter)
         self.point: dict[int, Index] = {}
+        self.last: int | None = None  # the kept dimension along which vectors run, if one is
+        self.columns: list[Index] = []  # the vectors of it that are taken together
         self.depths = {node: self._depth(node) for node in self.stage.nodes}
 
     def _depth(self, root: Node) -> int:
@@ -157,29 +159,51 @@ class Nest:
 
     def _outer_loops(self, outer: list[Dim], last: Dim | None, first: bool = True) -> None:
         if not outer:
-            return self._rows(1) if last is None else self._vectors(last)
+            if last is None:
+                return self._rows(1)
+            return self._vectors(last, first and self.stage.parallel)
         dim, parallel = outer[0], first and self.stage.parallel
         with self.emitter.loop(f"d{dim.number}", 0, dim.extent, 1, parallel) as index:
             self.point[dim.number] = index
             self._outer_loops(outer[1:], last, False)
         return None
 
-    def _vectors(self, dim: Dim) -> None:
-        """The last kept dimension in vectors."""
-        whole = dim.extent - dim.extent % LANES
-        if whole:
-            with self.emitter.loop(f"d{dim.number}", 0, whole, LANES) as index:
-                self.point[dim.number] = index + LANE
-                self._rows(LANES)
+    def _vectors(self, dim: Dim, parallel: bool) -> None:
+        """The last kept dimension in vectors: several together in a reduction, so that whole cache
+        lines are read.  Threads share them where there is nothing else."""
+        self.last = dim.number
+        vectors = dim.extent // LANES
+        together = min(vectors, 4 if vectors >= 8 else 2) if self.stage.reduced else 1
+        start = 0
+        for count in (together, 1):
+            width = count * LANES
+            stop = dim.extent - (dim.extent - start) % width if width else start
+            if start < stop:
+                apart = parallel and stop - start == dim.extent > width
+                with self.emitter.loop(f"d{dim.number}", start, stop, width, apart) as index:
+                    self.columns = [index + v * LANES + LANE for v in range(count)]
+                    self._rows(LANES)
+            start = stop
         for start, lanes in segments(dim.extent):
-            self.point[dim.number] = Index(start) + (LANE if lanes > 1 else 0)
+            self.columns = [Index(start) + (LANE if lanes > 1 else 0)]
             self._rows(lanes)
+
+    def each_column(self) -> Iterator[int]:
+        """Turns the point to each of the vectors that are taken together."""
+        if self.last is None:
+            yield 0
+            return
+        for number, column in enumerate(self.columns):
+            self.point[self.last] = column
+            yield number
 
     def _rows(self, lanes: int) -> None:
         """Everything at one point (or vector of points) of the dimensions that are kept."""
         roots = [(root.node, root.buffer) for root in self.stage.roots]
         if not self.stage.reduced:
-            return self.emitter.write(roots, self.at, lanes)
+            for _ in self.each_column():
+                self.emitter.write(roots, self.at, lanes)
+            return
         full = {n for n, _ in roots if _is_full(self.stage, n)}
         for depth in range(max(self.depths.values()) + 1):
             reduces = [
@@ -190,8 +214,9 @@ class Nest:
             stores = [(n, b) for n, b in roots if n in full and self.depths[n] == depth]
             if reduces or stores:
                 _Pass(self, reduces, stores, lanes).write()
-        self.emitter.write([(n, b) for n, b in roots if n not in full], self.at, lanes)
-        return None
+        for _ in self.each_column():
+            self.emitter.write([(n, b) for n, b in roots if n not in full], self.at, lanes)
+        return
 
 
 def _is_full(stage: Stage, node: Node) -> bool:
@@ -225,7 +250,11 @@ class _Pass:
 
     def _serial(self, serial: list[Dim], last: Dim | None) -> None:
         if not serial:
-            return self._body(self.lanes, 0) if last is None else self._along_last(last)
+            if last is not None:
+                return self._along_last(last)
+            for column in self.nest.each_column():
+                self._body(self.lanes, column)
+            return None
         dim = serial[0]
         with self.emitter.loop(f"d{dim.number}", 0, dim.extent) as index:
             self.nest.point[dim.number] = index
@@ -235,7 +264,7 @@ class _Pass:
     def _shapes(self, last: Dim | None) -> list[tuple[int, int]]:
         """(lanes, copy) of each partial result; one even where there is nothing to sum up."""
         if last is None:
-            return [(self.lanes, 0)]
+            return [(self.lanes, c) for c in range(len(self.nest.columns) or 1)]
         whole = last.extent // LANES
         copies = min(_SUMS, whole)
         found = [(LANES, c) for c in range(copies)]
@@ -283,16 +312,16 @@ class _Pass:
         self.emitter.write(self.stores, self.nest.at, lanes)
 
     def _finish(self) -> None:
-        for node in self.reduces:
-            parts: list[Expr] = [r for (n, _, _), r in self.sums.items() if n is node]
-            kept_lanes = (
-                self.nest.over[-1].number < self.nest.kept[-1].number if self.nest.kept else False
-            )
-            result = self._joined(node, parts, across=not kept_lanes)
-            register = self.emitter.fresh("total", node.type.dtype, lanes_of(result))
-            self.emitter.define(
-                node, self.nest.at(node), self.lanes, self.emitter.assign(register, result)
-            )
+        across = self.nest.last is None
+        for column in self.nest.each_column():
+            for node in self.reduces:
+                parts: list[Expr] = [
+                    r for (n, _, c), r in self.sums.items() if n is node and (across or c == column)
+                ]
+                result = self._joined(node, parts, across)
+                register = self.emitter.fresh("total", node.type.dtype, lanes_of(result))
+                total = self.emitter.assign(register, result)
+                self.emitter.define(node, self.nest.at(node), self.lanes, total)
         for dim in self.nest.over:
             self.nest.point.pop(dim.number, None)
 
