@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import accumulate, groupby
 
+from batucada.codegen.alike import Likeness, likeness
 from batucada.codegen.llvm import ModuleIR, emit_module
 from batucada.codegen.lower import Lowered, check_codes, lower_stage
 from batucada.codegen.schedule import Call, Loop, Schedule
 from batucada.codegen.sweep import lower_sweep
 from batucada.codegen.target import Target
+from batucada.ir.graph import Node
 from batucada.ir.loops import Kernel
 from batucada.ir.loops_text import print_kernel
 from batucada.mapping import Program, Stage
@@ -63,19 +65,45 @@ def lower_program(program: Program) -> Kernels:
     codes = check_codes(program)
     entries = _entries(program)
     stages = {s.name: s for entry in entries for s in entry.stages if not s.on_host}
-    known: dict[str, Kernel] = {}
-    lowered = {
-        name: tuple(_shared(kernel, known) for kernel in lower_stage(program, stage, codes))
-        for name, stage in stages.items()
-    }
+    lowering = _Lowering(program, codes)
+    lowered = {name: lowering.of(stage) for name, stage in stages.items()}
     sweep = lower_sweep(program, program.sweep, codes) if program.sweep is not None else None
     return Kernels(lowered, entries, sweep)
 
 
-def _shared(lowered: Lowered, known: dict[str, Kernel]) -> Lowered:
-    """The first kernel that does the same, in place of this one.  The text tells 0.0 from -0.0."""
-    text = print_kernel(replace(lowered.kernel, name="kernel"))
-    return replace(lowered, kernel=known.setdefault(text, lowered.kernel))
+class _Lowering:
+    """Lowers stages; what was written for one of them serves all that are like it."""
+
+    def __init__(self, program: Program, codes: Mapping[Node, int]) -> None:
+        self.program = program
+        self.codes = codes
+        self.stages: dict[str, tuple[Likeness, tuple[Lowered, ...]]] = {}
+        self.kernels: dict[str, Kernel] = {}
+
+    def of(self, stage: Stage) -> tuple[Lowered, ...]:
+        like = likeness(self.program, stage, self.codes)
+        known = self.stages.get(like.key)
+        if known is None:
+            new = lower_stage(self.program, stage, self.codes)
+            known = like, tuple(self._shared(lowered) for lowered in new)
+            self.stages[like.key] = known
+        return tuple(_moved(lowered, known[0], like) for lowered in known[1])
+
+    def _shared(self, lowered: Lowered) -> Lowered:
+        """The first kernel that does the same, in place of this one.  The text tells 0.0 from
+        -0.0.
+        """
+        text = print_kernel(replace(lowered.kernel, name="kernel"))
+        return replace(lowered, kernel=self.kernels.setdefault(text, lowered.kernel))
+
+
+def _moved(lowered: Lowered, first: Likeness, other: Likeness) -> Lowered:
+    """The call for another stage: its buffers, as far in them as its reads are."""
+    place = {
+        name: (new, start - old_start)
+        for (name, old_start), (new, start) in zip(first.buffers, other.buffers, strict=True)
+    }
+    return replace(lowered, buffers=tuple(place[name] for name, _ in lowered.buffers))
 
 
 def _entries(program: Program) -> tuple[Entry, ...]:
@@ -134,5 +162,5 @@ def _calls(program: Program, kernels: Kernels, stages: Iterable[Stage]) -> Itera
 
 
 def _places(program: Program, lowered: Lowered) -> tuple[tuple[int, int], ...]:
-    places = [program.buffers[name] for name in lowered.buffers]
-    return tuple((place.slot, place.offset) for place in places)
+    places = [(program.buffers[name], start) for name, start in lowered.buffers]
+    return tuple((buffer.slot, buffer.offset + start) for buffer, start in places)

@@ -211,7 +211,7 @@ class Emitter:
 
     def has_slack(self, node: Node) -> bool:
         """Whether there is memory behind a value that lies in memory."""
-        return self.program.buffers[self.program.places[node]].space in ("arena", "memory")
+        return self.program.buffers[self.program.places[node]].has_slack
 
     def wide(self, node: Node, at: Position, lanes: int) -> Expr:
         """A value in memory, a vector of which may end up to SLACK elements behind its buffer."""

@@ -27,7 +27,7 @@ from batucada.codegen.builder import (
 )
 from batucada.codegen.casts import cast
 from batucada.codegen.pool import pool_ir
-from batucada.codegen.schedule import Loop, Schedule, schedule_ir
+from batucada.codegen.schedule import Loop, Schedule, schedules_ir
 from batucada.codegen.target import Target
 from batucada.ir.loops import (
     REDUCE_OPS,
@@ -71,8 +71,7 @@ def emit_module(
         module.functions[kernel.name] = _KernelWriter(module, kernel, sites).text()
     if schedules:
         module.functions["batucada_pool"] = pool_ir(target)
-    for schedule in schedules:
-        module.functions[schedule.name] = schedule_ir(schedule)
+        module.functions["batucada_run"] = schedules_ir(schedules)
     return ModuleIR(module.text(), tuple(sites or ()))
 
 

@@ -23,10 +23,10 @@ from batucada.ops import OPS
 
 @dataclass(frozen=True, slots=True)
 class Lowered:
-    """A kernel of a stage, and the buffers it is called with."""
+    """A kernel of a stage, and what it is called with: names of buffers, and the byte in each."""
 
     kernel: Kernel
-    buffers: tuple[str, ...]
+    buffers: tuple[tuple[str, int], ...]
     parallel: bool = False
 
     @property
@@ -65,7 +65,7 @@ def lower_stage(program: Program, stage: Stage, codes: Mapping[Node, int]) -> li
 
 def _lowered(emitter: Emitter, name: str) -> Lowered:
     kernel = emitter.kernel(name)
-    return Lowered(kernel, tuple(emitter.params), _is_parallel(kernel))
+    return Lowered(kernel, tuple((name, 0) for name in emitter.params), _is_parallel(kernel))
 
 
 def _is_parallel(kernel: Kernel) -> bool:

@@ -5,7 +5,7 @@
     void @batucada_pool_start(ptr pool, i64 threads)  prepare it; the caller counts as one thread
     void @batucada_pool_worker(ptr pool, i64 index)   thread 1 <= index < threads, until stopped
     void @batucada_pool_stop(ptr pool)                make every worker return
-    i32  @batucada_parallel(ptr table, ptr task, i64 start, i64 stop, i64 step)
+    i32  @batucada_parallel(ptr table, ptr task, ptr args, i64 start, i64 stop, i64 step)
 
 The range is cut into one contiguous part a thread, the same parts every time; the code of the
 lowest part that failed is returned.  One thread at a time may call `batucada_parallel` on a pool.
@@ -22,7 +22,8 @@ _SPINS = 2000
 
 _FIELDS = {
     "generation": 0, "sleepers": 64, "pending": 128, "waiting": 192,
-    "threads": 256, "quit": 264, "task": 272, "args": 280, "start": 288, "stop": 296, "step": 304,
+    "threads": 256, "quit": 264, "task": 272, "table": 280, "args": 288, "start": 296,
+    "stop": 304, "step": 312,
 }  # fmt: skip
 """Byte offsets; what several threads write has a cache line of its own."""
 _CODES = 320  # one i32 for each thread, a cache line apart
@@ -127,12 +128,14 @@ define void @batucada_pool_stop(ptr %pool) #0 {
 define internal i32 @batucada.part(ptr %pool, i64 %index) #2 {
   %threads.p = FIELD
   %task.p = FIELD
+  %table.p = FIELD
   %args.p = FIELD
   %start.p = FIELD
   %stop.p = FIELD
   %step.p = FIELD
   %threads = load i64, ptr %threads.p
   %task = load ptr, ptr %task.p
+  %table = load ptr, ptr %table.p
   %args = load ptr, ptr %args.p
   %start = load i64, ptr %start.p
   %stop = load i64, ptr %stop.p
@@ -155,7 +158,7 @@ define internal i32 @batucada.part(ptr %pool, i64 %index) #2 {
   %some = icmp slt i64 %begin, %end
   br i1 %some, label %run, label %out
 run:
-  %ran = call i32 %task(ptr %args, i64 %begin, i64 %end)
+  %ran = call i32 %task(ptr %table, ptr %args, i64 %begin, i64 %end)
   br label %out
 out:
   %code = phi i32 [ 0, %0 ], [ %ran, %run ]
@@ -225,18 +228,20 @@ out:
   ret void
 }
 
-define i32 @batucada_parallel(ptr %table, ptr %task, i64 %start, i64 %stop, i64 %step) #2 {
+define i32 @batucada_parallel(ptr %table, ptr %task, ptr %args,
+                              i64 %start, i64 %stop, i64 %step) #2 {
 entry:
   %pool.s = getelementptr inbounds ptr, ptr %table, i64 POOL_SLOT
   %pool = load ptr, ptr %pool.s
   %absent = icmp eq ptr %pool, null
   br i1 %absent, label %alone, label %split
 alone:
-  %only = call i32 %task(ptr %table, i64 %start, i64 %stop)
+  %only = call i32 %task(ptr %table, ptr %args, i64 %start, i64 %stop)
   ret i32 %only
 split:
   %threads.p = FIELD
   %task.p = FIELD
+  %table.p = FIELD
   %args.p = FIELD
   %start.p = FIELD
   %stop.p = FIELD
@@ -244,7 +249,8 @@ split:
   %pending.p = FIELD
   %threads = load i64, ptr %threads.p
   store ptr %task, ptr %task.p
-  store ptr %table, ptr %args.p
+  store ptr %table, ptr %table.p
+  store ptr %args, ptr %args.p
   store i64 %start, ptr %start.p
   store i64 %stop, ptr %stop.p
   store i64 %step, ptr %step.p

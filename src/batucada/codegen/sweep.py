@@ -23,7 +23,8 @@ def lower_sweep(program: Program, sweep: Sweep, codes: Mapping[Node, int]) -> Lo
     writer = _Writer(program, sweep, codes)
     writer.write()
     emitter = writer.emitter
-    return Lowered(emitter.kernel(f"{sweep.update.name}_sweep"), tuple(emitter.params))
+    buffers = tuple((name, 0) for name in emitter.params)
+    return Lowered(emitter.kernel(f"{sweep.update.name}_sweep"), buffers)
 
 
 class _Writer:

@@ -30,6 +30,11 @@ class Buffer:
     offset: int = 0
 
     @property
+    def has_slack(self) -> bool:
+        """Whether SLACK elements may be read behind it."""
+        return self.space in ("arena", "memory")
+
+    @property
     def bytes(self) -> int:
         """What it takes up, with what lies behind it."""
         return self.type.bytes + SLACK * ITEM_BYTES[self.type.dtype]
