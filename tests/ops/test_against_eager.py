@@ -14,6 +14,7 @@ import pytest
 from tests.ops import (
     activation_cases,
     block_cases,
+    half_cases,
     image_cases,
     index_cases,
     loss_cases,
@@ -42,6 +43,8 @@ TABLES: dict[str, Callable[[], list[Case]]] = {
 NATIVE = ("lookups", "embeddings", "scatters", "scans", "sorts")
 """Tables none of whose operators may be left to PyTorch."""
 
+for _name, _dtype in half_cases.DTYPES.items():
+    TABLES[f"half-{_name}"] = lambda d=_dtype: half_cases.sums_and_products(d)
 for _shape in activation_cases.SHAPES:
     TABLES[f"pointwise-{_shape}"] = lambda shape=_shape: activation_cases.pointwise(shape)
 for _reduction in loss_cases.REDUCTIONS:

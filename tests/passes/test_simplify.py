@@ -10,7 +10,7 @@ from batucada.passes.simplify import RULES, simplify
 
 HEAD = (
     "def f(x: 'f32[3,4] input', y: 'f32[1,4] input', n: 'i64[3,4] input',"
-    " image: 'f32[2,5,6,3] input'):\n"
+    " image: 'f32[2,5,6,3] input', half: 'bf16[3,4] input'):\n"
 )
 
 
@@ -24,6 +24,22 @@ def simplified(body: str) -> str:
 
 
 FIRES = {
+    "widening_before_view": (
+        """v0 = permute(half, dims=(1, 0))  # bf16[4,3] FWD
+           v1 = cast(v0, dtype='f32')  # f32[4,3] FWD
+           output('o', v1)""",
+        """v0 = cast(half, dtype='f32')  # f32[3,4] FWD
+           v1 = permute(v0, dims=(1, 0))  # f32[4,3] FWD
+           output('o', v1)""",
+    ),
+    "narrow_what_was_widened": (
+        """v0 = cast(half, dtype='f32')  # f32[3,4] FWD
+           v1 = cast(v0, dtype='bf16')  # bf16[3,4] FWD
+           v2 = neg(v1)  # bf16[3,4] FWD
+           output('o', v2)""",
+        """v0 = neg(half)  # bf16[3,4] FWD
+           output('o', v0)""",
+    ),
     "fold_constants": (
         """v0 = constant(value=2.0, dtype='f32')  # f32[] FWD
            v1 = constant(value=3.0, dtype='f32')  # f32[] FWD
@@ -126,6 +142,9 @@ FIRES = {
 }
 
 STAYS = {
+    "another half precision": """v0 = cast(half, dtype='f32')  # f32[3,4] FWD
+           v1 = cast(v0, dtype='f16')  # f16[3,4] FWD
+           output('o', v1)""",
     "a constant is added to a tensor": """
         v0 = constant(value=2.0, dtype='f32')  # f32[] FWD
         v1 = add(x, v0)  # f32[3,4] FWD

@@ -16,6 +16,7 @@ from batucada.ir.loops import Index
 from batucada.mapping.program import canonical
 from batucada.mapping.tiling import needs_packing
 from batucada.ops import OPS, STANDALONE
+from batucada.ops.elementwise import widens
 from batucada.ops.host import call_key
 
 _INLINE_FLOPS = (
@@ -98,6 +99,8 @@ class Fusion:
 
     def _inline(self, node: Node) -> bool:
         """Cheap, and made of what lies in memory before this section or is inlined itself."""
+        if widens(node) and self._only_multiplied(node):
+            return True
         cost = 0
         for inner in self.inlined_below([node]):
             pointwise = OPS[inner.op].kind in ("map", "lookup")
@@ -106,6 +109,17 @@ class Fusion:
             leaf in self.group_of and leaf.section == node.section for leaf in self.leaves(node)
         )
         return cost <= _INLINE_FLOPS and not in_section
+
+    def _only_multiplied(self, node: Node) -> bool:
+        """All that reads it, through views, are products, which read it element by element."""
+        todo = list(self.users[node])
+        while todo:
+            user = todo.pop()
+            if OPS[user.op].kind == "view":
+                todo += self.users[user]
+            elif OPS[user.op].kind != "contract" or needs_packing(user):
+                return False
+        return node not in self.stored
 
     def inlined_below(self, nodes: Iterable[Node]) -> Iterator[Node]:
         """The nodes themselves and everything below that no group computes."""
@@ -245,8 +259,10 @@ def _domain_shape(node: Node) -> tuple[int, ...]:
 
 
 def _storage_root(node: Node) -> Node:
-    """The node whose memory an operand of a product views."""
-    while node.op != "input" and OPS[node.op].kind == "view":
+    """The node whose memory an operand of a product views; half precision is widened where it is
+    read.
+    """
+    while node.op != "input" and (OPS[node.op].kind == "view" or widens(node)):
         if node.op == "reshape" and not _affine(node):
             return node.args[0]
         node = node.args[0]

@@ -9,7 +9,7 @@ from typing import Any
 from batucada.ir.graph import Node
 from batucada.ops.base import make, translates
 from batucada.ops.create import scalar
-from batucada.ops.elementwise import floating
+from batucada.ops.elementwise import cast, floating, in_single, widen
 from batucada.ops.reduce import reduce
 
 
@@ -54,12 +54,22 @@ def _shifted(x: Node, dim: int) -> Node:
 
 @translates("aten._softmax.default")
 def _softmax(x: Node, dim: int, half_to_float: bool) -> Node:
+    return _softmax_of(widen(x) if half_to_float else x, dim)
+
+
+@in_single
+def _softmax_of(x: Node, dim: int) -> Node:
     weights = make("exp", _shifted(x, dim))
     return make("div", weights, reduce("sum", weights, dim))
 
 
 @translates("aten._log_softmax.default")
 def _log_softmax(x: Node, dim: int, half_to_float: bool) -> Node:
+    return _log_softmax_of(widen(x) if half_to_float else x, dim)
+
+
+@in_single
+def _log_softmax_of(x: Node, dim: int) -> Node:
     shifted = _shifted(x, dim)
     return make("sub", shifted, make("log", reduce("sum", make("exp", shifted), dim)))
 
@@ -67,14 +77,18 @@ def _log_softmax(x: Node, dim: int, half_to_float: bool) -> Node:
 @translates("aten._softmax_backward_data.default")
 def _softmax_backward(grad: Node, y: Node, dim: int, dtype: Any) -> Node:
     """y * grad - y * sum(y * grad)"""
+    grad, y = widen(grad), widen(y)
     product = make("mul", grad, y)
-    return make("sub", product, make("mul", y, reduce("sum", product, dim)))
+    inner = make("sub", product, make("mul", y, reduce("sum", product, dim)))
+    return cast(inner, dtype)
 
 
 @translates("aten._log_softmax_backward_data.default")
 def _log_softmax_backward(grad: Node, y: Node, dim: int, dtype: Any) -> Node:
     """grad - softmax * sum(grad)"""
-    return make("sub", grad, make("mul", make("exp", y), reduce("sum", grad, dim)))
+    grad, y = widen(grad), widen(y)
+    inner = make("sub", grad, make("mul", make("exp", y), reduce("sum", grad, dim)))
+    return cast(inner, dtype)
 
 
 @translates("aten.hardshrink_backward.default", "aten.softshrink_backward.default")

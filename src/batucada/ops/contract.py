@@ -14,7 +14,7 @@ from batucada.ir.types import Type
 from batucada.ops.arithmetic import scaled_sum
 from batucada.ops.base import Op, TypeRuleError, broadcast, define, make, translates
 from batucada.ops.create import full
-from batucada.ops.elementwise import cast
+from batucada.ops.elementwise import cast, widen
 from batucada.ops.reduce import reduce
 from batucada.ops.view import permute, reshape, unsqueeze
 
@@ -52,7 +52,7 @@ def contract(a: Node, b: Node, k: int, batch: int = 0) -> Node:
     """Sums over the last `k` dimensions of `a`, which are those before the last of `b`; the first
     `batch` dimensions of both go together.
     """
-    product = make("contract", a, b, batch=batch, k=k)
+    product = cast(make("contract", widen(a), widen(b), batch=batch, k=k), a.type.dtype)
     if 0 in (a.type.size, b.type.size):
         return full(product.type.shape, 0, product.type.dtype)
     return product
@@ -63,7 +63,7 @@ def matmul(a: Node, b: Node) -> Node:
     if a.type.dtype != b.type.dtype:
         wide = "f64" if "f64" in (a.type.dtype, b.type.dtype) else "f32"
         a, b = cast(a, wide), cast(b, wide)
-    product = make("matmul", a, b)
+    product = cast(make("matmul", widen(a), widen(b)), a.type.dtype)
     if 0 in (a.type.size, b.type.size):  # a sum over nothing
         return full(product.type.shape, 0, product.type.dtype)
     return product

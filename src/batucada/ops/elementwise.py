@@ -5,6 +5,7 @@ They are emitted as the scalar operation of the same name in the loop language.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -18,6 +19,9 @@ from batucada.ops.base import ATEN, NUMPY, Op, TypeRuleError, broadcast, define,
 from batucada.ops.create import scalar
 
 Ref = Callable[..., np.ndarray]
+
+HALVES: frozenset[DType] = frozenset({"bf16", "f16"})
+"""Stored in two bytes; sums and products of them are made in f32."""
 
 
 def _same(*args: Type) -> Type:
@@ -49,6 +53,32 @@ def promote(a: DType, b: DType) -> DType:
 
 def cast(x: Node, dtype: DType) -> Node:
     return x if x.type.dtype == dtype else make("cast", x, dtype=dtype)
+
+
+def widens(node: Node) -> bool:
+    """A conversion from half precision to f32, which is exact."""
+    return node.op == "cast" and node.type.dtype == "f32" and node.args[0].type.dtype in HALVES
+
+
+def widen(x: Node) -> Node:
+    """Half precision as f32, anything else as it is."""
+    return cast(x, "f32") if x.type.dtype in HALVES else x
+
+
+def in_single(translate: Callable[..., Node]) -> Callable[..., Node]:
+    """A translation computed in f32 where its tensor arguments are of half precision, and rounded
+    once, to the dtype of the first of them.
+    """
+
+    @functools.wraps(translate)
+    def wide(first: Node, *args: Any, **kwargs: Any) -> Node:
+        if first.type.dtype not in HALVES:
+            return translate(first, *args, **kwargs)
+        rest = [widen(arg) if isinstance(arg, Node) else arg for arg in args]
+        out = translate(widen(first), *rest, **kwargs)
+        return cast(out, first.type.dtype)
+
+    return wide
 
 
 def tensor(value: Any, dtype: DType) -> Node:

@@ -13,7 +13,7 @@ from batucada.ir.graph import Node
 from batucada.ir.types import DType, Shape, Type
 from batucada.ops.base import Op, TypeRuleError, define, make, normal_dims, translates
 from batucada.ops.create import scalar
-from batucada.ops.elementwise import cast
+from batucada.ops.elementwise import cast, in_single, widen
 from batucada.ops.view import reshape
 
 
@@ -44,9 +44,10 @@ define(Op("amin", "reduce", _no_empty, _keep(np.min)))
 
 
 def reduce(op: str, x: Node, dims: Sequence[int] | int | None = None, keepdim: bool = True) -> Node:
-    """`dims` None or empty: all of them."""
+    """`dims` None or empty: all of them.  Half precision is added up in f32."""
     chosen = normal_dims(dims, len(x.type.shape))
-    out = make(op, x, dims=chosen) if chosen else x
+    source = widen(x) if op in ("sum", "prod") else x
+    out = cast(make(op, source, dims=chosen), x.type.dtype) if chosen else x
     if keepdim:
         return out
     return reshape(out, [s for i, s in enumerate(out.type.shape) if i not in chosen])
@@ -77,7 +78,11 @@ def _mean(x: Node, *, dtype: DType | None = None) -> Node:
 
 @translates("aten.mean.dim")
 def _mean_dims(x: Node, dims: Any, keepdim: bool = False, *, dtype: DType | None = None) -> Node:
-    x = x if dtype is None else cast(x, dtype)
+    return _average(x if dtype is None else cast(x, dtype), dims, keepdim)
+
+
+@in_single
+def _average(x: Node, dims: Any, keepdim: bool) -> Node:
     total = reduce("sum", x, dims, keepdim)
     count = x.type.size // max(total.type.size, 1)
     return make("div", total, scalar(count, x.type.dtype))
@@ -160,6 +165,7 @@ def _all(x: Node, dim: int | None = None, keepdim: bool = False) -> Node:
     return cast(reduce("amin", cast(cast(x, "bool"), "u8"), dim, keepdim), "bool")
 
 
+@in_single
 def variance(x: Node, dims: Any, correction: float | None, keepdim: bool = False) -> Node:
     """sum((x - mean)²) / max(count - correction, 0); `correction` None is 1"""
     total = reduce("sum", x, dims)

@@ -12,6 +12,7 @@ from dataclasses import replace
 from batucada.ir.graph import Graph, Node, Output, graph_of
 from batucada.ir.types import Type
 from batucada.ops import OPS, like, make, with_args
+from batucada.ops.elementwise import widens
 from batucada.ops.view import permute
 from batucada.passes.channels import is_channels_order
 from batucada.passes.rewrite import substitute
@@ -30,6 +31,7 @@ def store_weights_packed(graph: Graph) -> Graph:
 def _wanted(node: Node, users: dict[Node, list[Node]]) -> tuple[int, ...] | None:
     """The order of dimensions in which it is best stored, None as it is."""
     rank = len(node.type.shape)
+    node = next((user for user in users[node] if widens(user)), node)
     if rank == 2:
         return _SWAP if _wants_transposition(node, users) else None
     kernel_last = (*range(2, rank), 1, 0)
@@ -129,7 +131,7 @@ def _through(node: Node) -> Node | None:
     if source.op == "matmul" and dims == _SWAP:
         a, b = source.args
         return make("matmul", permute(b, _SWAP), permute(a, _SWAP))
-    if source.op == "input" or OPS[source.op].kind != "map":
+    if source.op == "input" or OPS[source.op].kind != "map" or widens(source):
         return None
     if any(a.type.shape not in ((), source.type.shape) for a in source.args):
         return None

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from batucada.ir.access import VIEWS
 from batucada.ir.graph import Graph, Node
 from batucada.ops import OPS, make
 from batucada.ops.create import scalar
+from batucada.ops.elementwise import cast, widens
 from batucada.ops.view import permute, reshape
 from batucada.passes import channels
 from batucada.passes.rewrite import rewrite, share
@@ -99,6 +101,22 @@ def cast_to_same(node: Node) -> Node | None:
     return node.args[0] if node.op == "cast" and node.args[0].type == node.type else None
 
 
+def widening_before_view(node: Node) -> Node | None:
+    """f32(view(x)) -> view(f32(x)) for x of half precision: products read it where it lies"""
+    if not widens(node) or node.args[0].op not in VIEWS:
+        return None
+    view = node.args[0]
+    return make(view.op, cast(view.args[0], "f32"), **dict(view.attrs))
+
+
+def narrow_what_was_widened(node: Node) -> Node | None:
+    """half(f32(x)) -> x for x of that half precision"""
+    if node.op != "cast" or not widens(node.args[0]):
+        return None
+    source = node.args[0].args[0]
+    return source if source.type == node.type else None
+
+
 RULES = (
     fold_constants,
     permute_of_permute,
@@ -108,5 +126,7 @@ RULES = (
     multiply_by_one,
     reduce_of_one,
     cast_to_same,
+    widening_before_view,
+    narrow_what_was_widened,
     *channels.RULES,
 )
