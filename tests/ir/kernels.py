@@ -185,12 +185,13 @@ class _Writer:
         step += 1
         values = range(start, start + count * step, step)
         known = list(self.registers)
+        limit = self.index(1) if self.draw(st.booleans()) else None
         self.ranges[name] = values
         body = self.block(depth)
         del self.ranges[name]
-        if not values:
+        if not values or limit is not None:
             self.registers = known
-        return For(name, start, start + count * step, step, body)
+        return For(name, start, start + count * step, step, body, limit=limit)
 
 
 @st.composite

@@ -52,6 +52,28 @@ def test_the_interpreter_runs_a_kernel() -> None:
     assert run_kernel(parse_kernel(DOT), buffers) == 3
 
 
+TRIANGLE = """def triangle(x: 'f32[40] inout'):
+    for row in range(0, 40, 8):
+        for column in range(0, 40, 8, 37 + -1 * row):
+            x[row + column, {lanes}] = f32(1.0)
+"""
+
+
+def test_the_bound_of_an_access_knows_the_limit_of_a_loop() -> None:
+    """row + column is at most 36 and, with the step's multiples, at most 36 less 36 % 1."""
+    verify_kernel(parse_kernel(TRIANGLE.format(lanes=4)))
+    with pytest.raises(VerifyError, match="elements 0 to 43 of x, which has 40"):
+        verify_kernel(parse_kernel(TRIANGLE.format(lanes=8)))
+    verify_kernel(parse_kernel(TRIANGLE.format(lanes=8).replace("37", "40")))
+
+
+def test_a_limit_ends_a_loop() -> None:
+    kernel = parse_kernel(TRIANGLE.format(lanes=4))
+    x = np.zeros(40, np.float32)
+    assert run_kernel(kernel, {"x": x}) == 0
+    assert x.reshape(5, 8)[:, :4].all() and not x.reshape(5, 8)[:, 4:].any()
+
+
 def test_the_interpreter_stops_at_the_end_of_a_buffer() -> None:
     kernel = parse_kernel(
         "def f(n: 'i64[1]', x: 'f32[4] inout'):\n    i = n[0]\n    x[2 * i] = f32(1)\n"

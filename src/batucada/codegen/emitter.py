@@ -101,17 +101,26 @@ class Emitter:
 
     @contextmanager
     def loop(
-        self, variable: str, start: int, stop: int, step: int = 1, parallel: bool = False
+        self,
+        variable: str,
+        start: int,
+        stop: int,
+        step: int = 1,
+        parallel: bool = False,
+        limit: Index | None = None,
     ) -> Iterator[Index]:
         """A loop whose body is written inside the `with`; a loop of one turn is no loop."""
-        if 0 < stop - start <= step and not parallel:
+        if limit is not None and not limit.terms:
+            stop, limit = min(stop, limit.offset), None
+        if 0 < stop - start <= step and not parallel and limit is None:
             yield Index(start)
             return
         self.blocks.append(_Block({variable}))
         self._floor = 1 if parallel else self._floor
         yield Index.of(variable)
         body = self.blocks.pop()
-        self.append(For(variable, start, stop, step, tuple(body.statements), parallel))
+        statements = tuple(body.statements)
+        self.append(For(variable, start, stop, step, statements, parallel, limit))
 
     def fresh(self, prefix: str, dtype: DType, lanes: int) -> Register:
         self._count += 1

@@ -139,13 +139,17 @@ class _KernelWriter:
         return self._register(Register(name, "i64"))
 
     def _for(self, loop: For) -> None:
-        """Tested at its end: a serial loop's trip count is known not to be zero."""
+        """Tested at its end: without a limit a serial loop's trip count is known not to be zero."""
         if loop.start >= loop.stop:
             return
         b, name = self.b, self.b.name("loop")
         start, stop = ("%begin", "%end") if loop.parallel else (str(loop.start), str(loop.stop))
-        if loop.parallel:
-            some = b.emit("icmp slt i64 %begin, %end", "bool")
+        if loop.limit is not None:
+            limit = self._index(loop.limit)
+            below = b.compare("icmp slt", limit, loop.stop)
+            stop = b.where(below, limit, constant(loop.stop, "i64")).text
+        if loop.parallel or loop.limit is not None:
+            some = b.emit(f"icmp slt i64 {start}, {stop}", "bool")
             b.line(f"br {some}, label %{name}.enter, label %{name}.exit")
         else:
             b.line(f"br label %{name}.enter")

@@ -4,6 +4,7 @@
     block   = stmt+
     stmt    = for var in range(start, stop, step): block       # a serial loop, all bounds are
     constants
+            | for var in range(start, stop, step, index): block  # ends before the index, too
             | for var in parallel(start, stop, step): block    # outermost only: may be split over
             threads
             | register = expr                                  # declare or assign; registers are
@@ -124,12 +125,15 @@ def dtype_of(expr: Expr) -> DType:
 
 @dataclass(frozen=True, slots=True)
 class For:
+    """`limit`, known when the loop is entered, ends it before `stop`: a triangular loop, a rest."""
+
     variable: str
     start: int
     stop: int
     step: int
     body: tuple[Stmt, ...]
     parallel: bool = False
+    limit: Index | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,7 +88,8 @@ class _Interpreter:
         return 0
 
     def _for(self, loop: For) -> int:
-        for value in range(loop.start, loop.stop, loop.step):
+        stop = loop.stop if loop.limit is None else min(loop.stop, self._index(loop.limit))
+        for value in range(loop.start, stop, loop.step):
             self.variables[loop.variable] = value
             code = self.block(loop.body)
             if code:

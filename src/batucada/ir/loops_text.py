@@ -54,6 +54,7 @@ def _print_statement(stmt: Stmt, depth: int) -> list[str]:
     if isinstance(stmt, For):
         kind = "parallel" if stmt.parallel else "range"
         bounds = f"{stmt.start}, {stmt.stop}, {stmt.step}"
+        bounds += "" if stmt.limit is None else f", {print_index(stmt.limit)}"
         head = f"{_INDENT * depth}for {stmt.variable} in {kind}({bounds}):"
         return [head, *_print_block(stmt.body, depth + 1)]
     return [_INDENT * depth + _print_simple(stmt)]
@@ -156,10 +157,14 @@ class _Parser:
             case ast.For(
                 target=ast.Name(id=name), iter=ast.Call(func=ast.Name(id=kind), args=bounds)
             ):
-                if kind not in ("range", "parallel") or len(bounds) != 3:
-                    raise self._error(node, "a loop is over range or parallel of three constants")
-                start, stop, step = (self._integer(bound) for bound in bounds)
-                return For(name, start, stop, step, self._block(node.body), kind == "parallel")
+                if kind not in ("range", "parallel") or len(bounds) not in (3, 4):
+                    raise self._error(
+                        node, "a loop is over range or parallel of three constants and a limit"
+                    )
+                start, stop, step = (self._integer(bound) for bound in bounds[:3])
+                limit = self._index(bounds[3]) if len(bounds) == 4 else None
+                body = self._block(node.body)
+                return For(name, start, stop, step, body, kind == "parallel", limit)
             case ast.Assign(targets=[ast.Name(id=name)], value=value):
                 expr = self._expr(value)
                 register = Register(name, dtype_of(expr), lanes_of(expr))

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from keyword import iskeyword
 
@@ -110,6 +111,7 @@ class _Verifier:
         self.params: dict[str, Param] = {param.name: param for param in kernel.params}
         self.registers: dict[str, tuple[DType, int]] = {}
         self.ranges: dict[str, range] = {}
+        self.limits: dict[str, Index] = {}
         self.where = "its parameters"
 
     def check(self) -> None:
@@ -163,10 +165,15 @@ class _Verifier:
         self._require(not taken and loop.variable not in self.params, "its variable is taken")
         self._name(loop.variable)
         known = dict(self.registers)
+        if loop.limit is not None:
+            self._require(not loop.parallel, "parallel, and with a limit")
+            self._index(loop.limit)
+            self.limits[loop.variable] = loop.limit
         self.ranges[loop.variable] = range(loop.start, loop.stop, loop.step)
         self._block(loop.body)
         empty = not self.ranges.pop(loop.variable)
-        if empty:
+        self.limits.pop(loop.variable, None)
+        if empty or loop.limit is not None:
             self.registers = known
 
     def _set(self, register: Register, value: Expr) -> None:
@@ -203,14 +210,31 @@ class _Verifier:
 
     def _span(self, index: Index) -> tuple[int, int] | None:
         """Least and greatest value; None when a register is in it or the code is never reached."""
-        low = high = index.offset
+        if not all(self.ranges.values()) or any(n not in self.ranges for n, _ in index.terms):
+            return None
+        return -self._greatest(index * -1), self._greatest(index)
+
+    def _greatest(self, index: Index) -> int:
+        """An upper bound.  A variable that counts is at most its range's last value, and at most
+        its limit less what lies between the values that both can have.
+        """
+        total = index.offset
         for name, factor in index.terms:
-            values = self.ranges.get(name)
-            if not values or not all(self.ranges.values()):
-                return None
-            ends = (values[0] * factor, values[-1] * factor)
-            low, high = low + min(ends), high + max(ends)
-        return (low, high) if all(self.ranges.values()) else None
+            values = self.ranges[name]
+            total += max(values[0] * factor, values[-1] * factor)
+        for name, factor in index.terms:
+            limit = self.limits.get(name)
+            if factor > 0 and limit is not None and all(n in self.ranges for n, _ in limit.terms):
+                last = limit + -self._granule(name, limit)
+                total = min(total, self._greatest(index + (last + Index.of(name) * -1) * factor))
+        return total
+
+    def _granule(self, name: str, limit: Index) -> int:
+        """What divides every distance between the variable and its limit."""
+        values = self.ranges[name]
+        terms = [(factor, self.ranges[n]) for n, factor in limit.terms]
+        steps = [factor * math.gcd(r.start, r.step) for factor, r in terms]
+        return math.gcd(values.step, limit.offset - values.start, *steps)
 
     def _type(self, expr: Expr) -> tuple[DType, int]:
         match expr:
