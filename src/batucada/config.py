@@ -119,7 +119,7 @@ KNOBS = (
     ),
     Knob(
         "checked", ("BATUCADA_CHECKED",), "1 or 0", _parse_bool,
-        "compile kernels that test every address against its buffer (slow; finds compiler defects)",
+        "kernels test each address that is not proved right (slow; finds compiler defects)",
     ),
     Knob(
         "oracle", ("BATUCADA_ORACLE",), "1 or 0", _parse_bool,

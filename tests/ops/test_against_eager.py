@@ -13,6 +13,7 @@ import pytest
 
 from tests.ops import (
     activation_cases,
+    attention_cases,
     block_cases,
     half_cases,
     image_cases,
@@ -30,6 +31,9 @@ TABLES: dict[str, Callable[[], list[Case]]] = {
     "views": block_cases.views,
     "arithmetic": block_cases.arithmetic,
     "products": block_cases.products,
+    "attention-lengths": attention_cases.lengths,
+    "attention-masks": attention_cases.masks,
+    "attention-groups-and-layers": attention_cases.groups_and_layers,
     "convolutions": image_cases.convolutions,
     "transposed-convolutions": image_cases.transposed,
     "pooling": image_cases.pooling,
@@ -56,11 +60,14 @@ for _reduction in loss_cases.REDUCTIONS:
     ):
         TABLES[f"{_table.__name__}-{_reduction}"] = lambda t=_table, r=_reduction: t(r)
 
+_SLOW = ("attention-lengths", "attention-masks")
+_MARKED = [pytest.param(t, marks=pytest.mark.slow) if t in _SLOW else t for t in TABLES]
+
 
 @pytest.mark.filterwarnings("ignore:reduction. 'mean' divides")  # PyTorch's advice on KLDivLoss
 @pytest.mark.filterwarnings("ignore:var\\(\\). degrees of freedom")
 @pytest.mark.parametrize("checked", [False, True], ids=["fast", "checked"])
-@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("table", _MARKED)
 def test_agrees_with_eager(table: str, checked: bool, tmp_path: Path) -> None:
     found = differences(TABLES[table](), tmp_path, checked, table in NATIVE)
     assert not found, "\n".join(found)

@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves, tree_map
 
+from batucada.capture import attention as attention
 from batucada.capture.naming import input_name, model_name, symbol_name
 from batucada.capture.recorder import Recorder, type_of, user_line
 from batucada.errors import CaptureError, InputError

@@ -122,6 +122,12 @@ class Emitter:
         statements = tuple(body.statements)
         self.append(For(variable, start, stop, step, statements, parallel, limit))
 
+    def index(self, prefix: str, value: Expr) -> Index:
+        """An i64 that is computed in the open loop, as a part of indices."""
+        register = self.assign(self.fresh(prefix, "i64", 1), value)
+        self.blocks[-1].variables.add(register.name)
+        return Index.of(register.name)
+
     def fresh(self, prefix: str, dtype: DType, lanes: int) -> Register:
         self._count += 1
         return Register(f"{prefix}{self._count}", dtype, lanes)

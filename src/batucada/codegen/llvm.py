@@ -3,7 +3,8 @@
 Each kernel becomes `i32 @name(ptr p0, ..., i64 begin, i64 end)`: buffers in the order of its
 parameters; a parallel loop runs from `begin` to `end` (values of its variable, whole steps from its
 start), which other kernels ignore.  It returns 0, the code of the first `check` that failed, or, in
-a checked build, -1 - n when the access described by `sites[n]` would have left its buffer.
+a checked build, -1 - n when the access described by `sites[n]` would have left its buffer.  What
+the loops' ranges prove is not tested again.
 
 Buffers of one call must not overlap unless nobody writes them.  No fast-math flag is ever used, so
 the order of operations in the kernel is the order of rounding: the same inputs give the same bits.
@@ -47,6 +48,7 @@ from batucada.ir.loops import (
     Stmt,
     Store,
 )  # fmt: skip
+from batucada.ir.loops_ranges import Ranges
 from batucada.ir.types import ITEM_BYTES, DType
 
 
@@ -92,6 +94,7 @@ class _KernelWriter:
         self.times = Counter(_settings(kernel.body))
         self.values: dict[str, Value] = {}
         self.slots: dict[str, Register] = {}
+        self.ranges = Ranges()
 
     def text(self) -> str:
         self._block(self.kernel.body)
@@ -145,7 +148,7 @@ class _KernelWriter:
         b, name = self.b, self.b.name("loop")
         start, stop = ("%begin", "%end") if loop.parallel else (str(loop.start), str(loop.stop))
         if loop.limit is not None:
-            limit = self._index(loop.limit)
+            limit = self.addresses.index(loop.limit)
             below = b.compare("icmp slt", limit, loop.stop)
             stop = b.where(below, limit, constant(loop.stop, "i64")).text
         if loop.parallel or loop.limit is not None:
@@ -159,7 +162,8 @@ class _KernelWriter:
         b.line(f"%{name}.i = phi i64 [ {start}, %{name}.enter ], [ %{name}.next, %{name}.latch ]")
         outside, b.lines = b.lines, []
         self.addresses.open(loop.variable, f"%{name}.i")
-        self._block(loop.body)
+        with self.ranges.open(loop):
+            self._block(loop.body)
         b.lines = [*outside, *self.addresses.close(), *b.lines]
         b.line(f"br label %{name}.latch")
         b.label(f"{name}.latch")
@@ -206,7 +210,9 @@ class _KernelWriter:
 
     def _address(self, buffer: str, index: Index, lanes: int) -> str:
         pointer, param = self.params[buffer]
-        if self.sites is not None:
+        span = self.ranges.span(index)
+        proved = span is not None and span[0] >= 0 and span[1] + lanes <= param.size
+        if self.sites is not None and not proved:
             self._check_access(param, index, lanes)
         return self.addresses.pointer(pointer, _memory_type(param.dtype), index)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from batucada.codegen.attention import Forward
+from batucada.codegen.attention_backward import Backward
 from batucada.codegen.boxes import Boxes
 from batucada.codegen.contract import Contract
 from batucada.codegen.cut import Cut
@@ -18,7 +20,6 @@ from batucada.ir.graph import Node
 from batucada.ir.loops import For, Kernel
 from batucada.mapping import Program, Stage
 from batucada.mapping.program import Tile
-from batucada.ops import OPS
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +45,18 @@ def check_codes(program: Program) -> dict[Node, int]:
     return {node: code for code, node in enumerate(checks, 1)}
 
 
-_WRITERS: dict[str, type[Boxes | Put | Scan | ArgSort | Search]] = {
+_WRITERS: dict[str, type[Boxes | Put | Scan | ArgSort | Search | Forward | Backward]] = {
+    "attention": Forward, "attention_backward": Backward,
     "cat": Boxes, "pad": Boxes, "put": Put, "scan": Scan, "argsort": ArgSort,
     "searchsorted": Search,
 }  # fmt: skip
 
 
 def lower_stage(program: Program, stage: Stage, codes: Mapping[Node, int]) -> list[Lowered]:
-    if any(OPS[node.op].kind == "index" for node in stage.nodes):
+    writer = _WRITERS.get(stage.nodes[0].op)
+    if writer is not None:
         emitter = Emitter(program, stage, codes)
-        _WRITERS[stage.nodes[0].op](emitter).write()
+        writer(emitter).write()
         return [_lowered(emitter, stage.name)]
     if stage.contract is not None:
         return _contract(program, stage, codes)

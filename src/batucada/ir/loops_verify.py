@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from keyword import iskeyword
 
@@ -33,6 +32,7 @@ from batucada.ir.loops import (
     dtype_of,
     lanes_of,
 )  # fmt: skip
+from batucada.ir.loops_ranges import Ranges
 from batucada.ir.types import FLOATS, DType
 
 MAX_LANES = 64
@@ -110,8 +110,7 @@ class _Verifier:
         self.kernel = kernel
         self.params: dict[str, Param] = {param.name: param for param in kernel.params}
         self.registers: dict[str, tuple[DType, int]] = {}
-        self.ranges: dict[str, range] = {}
-        self.limits: dict[str, Index] = {}
+        self.ranges = Ranges()
         self.where = "its parameters"
 
     def check(self) -> None:
@@ -168,12 +167,9 @@ class _Verifier:
         if loop.limit is not None:
             self._require(not loop.parallel, "parallel, and with a limit")
             self._index(loop.limit)
-            self.limits[loop.variable] = loop.limit
-        self.ranges[loop.variable] = range(loop.start, loop.stop, loop.step)
-        self._block(loop.body)
-        empty = not self.ranges.pop(loop.variable)
-        self.limits.pop(loop.variable, None)
-        if empty or loop.limit is not None:
+        with self.ranges.open(loop):
+            self._block(loop.body)
+        if loop.start >= loop.stop or loop.limit is not None:
             self.registers = known
 
     def _set(self, register: Register, value: Expr) -> None:
@@ -192,7 +188,7 @@ class _Verifier:
         self._lanes(lanes)
         self._index(index)
         param = self.params[buffer]
-        span = self._span(index)
+        span = self.ranges.span(index)
         if span is not None:
             inside = span[0] >= 0 and span[1] + lanes <= param.size
             what = f"elements {span[0]} to {span[1] + lanes - 1}"
@@ -207,34 +203,6 @@ class _Verifier:
         for name, _ in index.terms:
             known = name in self.ranges or self.registers.get(name) == ("i64", 1)
             self._require(known, f"{name!r} in an index is no loop variable and no i64 register")
-
-    def _span(self, index: Index) -> tuple[int, int] | None:
-        """Least and greatest value; None when a register is in it or the code is never reached."""
-        if not all(self.ranges.values()) or any(n not in self.ranges for n, _ in index.terms):
-            return None
-        return -self._greatest(index * -1), self._greatest(index)
-
-    def _greatest(self, index: Index) -> int:
-        """An upper bound.  A variable that counts is at most its range's last value, and at most
-        its limit less what lies between the values that both can have.
-        """
-        total = index.offset
-        for name, factor in index.terms:
-            values = self.ranges[name]
-            total += max(values[0] * factor, values[-1] * factor)
-        for name, factor in index.terms:
-            limit = self.limits.get(name)
-            if factor > 0 and limit is not None and all(n in self.ranges for n, _ in limit.terms):
-                last = limit + -self._granule(name, limit)
-                total = min(total, self._greatest(index + (last + Index.of(name) * -1) * factor))
-        return total
-
-    def _granule(self, name: str, limit: Index) -> int:
-        """What divides every distance between the variable and its limit."""
-        values = self.ranges[name]
-        terms = [(factor, self.ranges[n]) for n, factor in limit.terms]
-        steps = [factor * math.gcd(r.start, r.step) for factor, r in terms]
-        return math.gcd(values.step, limit.offset - values.start, *steps)
 
     def _type(self, expr: Expr) -> tuple[DType, int]:
         match expr:

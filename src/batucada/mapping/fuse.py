@@ -15,9 +15,8 @@ from batucada.ir.graph import Graph, Node, Section
 from batucada.ir.loops import Index
 from batucada.mapping.program import canonical
 from batucada.mapping.tiling import needs_packing
-from batucada.ops import OPS, STANDALONE
+from batucada.ops import CLOSED, OPS, STANDALONE, call_key
 from batucada.ops.elementwise import widens
-from batucada.ops.host import call_key
 
 _INLINE_FLOPS = (
     6  # above this a value is computed once and stored rather than recomputed by each reader
@@ -64,7 +63,7 @@ class Fusion:
         self.groups: list[Group] = []
         self.group_of: dict[Node, Group] = {}
         self.users = graph.users()
-        self._calls: dict[tuple[object, ...], Group] = {}  # a call of PyTorch -> its results' group
+        self._calls: dict[tuple[object, ...], Group] = {}  # a call -> the group of its results
         self._must_store()
         for node in graph.nodes:
             if self._needs_group(node):
@@ -84,7 +83,7 @@ class Fusion:
                 self.stored.add(b if needs_packing(node) else _storage_root(b))
             elif OPS[node.op].kind == "lookup":
                 self.stored.add(_storage_root(node.args[0]))
-            elif OPS[node.op].kind == "index" and node.op not in ("put", "scan"):
+            elif OPS[node.op].kind in ("index", "attention") and node.op not in ("put", "scan"):
                 self.stored.update(_storage_root(arg) for arg in node.args)
             elif OPS[node.op].kind == "host":
                 self.stored.update(arg for arg in node.args if arg.op != "input")
@@ -148,10 +147,13 @@ class Fusion:
         kind = OPS[node.op].kind
         alone = kind in STANDALONE or node.op == "check_index"
         group = None if alone else self._group_to_join(node)
-        if kind == "host":
-            group = self._calls.get(call_key(node))
+        key = call_key(node)
+        if key is not None:
+            group = self._calls.get(key)
         if group is None:
             group = self._new_group(node)
+        if key is not None:
+            self._calls[key] = group
         group.nodes.append(node)
         self.group_of[node] = group
         group.leaves |= self.leaves_below(node)
@@ -170,8 +172,6 @@ class Fusion:
         extents, reduced = domain(node)
         group = Group(extents, reduced, node.section)
         group.contract = node if OPS[node.op].kind == "contract" else None
-        if OPS[node.op].kind == "host":
-            self._calls[call_key(node)] = group
         self.groups.append(group)
         return group
 
@@ -197,7 +197,7 @@ class Fusion:
         return [group for group in recent if group.leaves & read]
 
     def _may_join(self, node: Node, group: Group, sources: set[Group]) -> bool:
-        if any(OPS[n.op].kind in ("index", "host") or n.op == "check_index" for n in group.nodes):
+        if any(OPS[n.op].kind in CLOSED or n.op == "check_index" for n in group.nodes):
             return False
         extents, reduced = domain(node)
         if OPS[node.op].kind == "reduce":

@@ -74,6 +74,23 @@ class Tile:
 
 
 @dataclass(frozen=True, slots=True)
+class Blocking:
+    """How attention is cut.  A worker takes one pair of batch and head after the other; in it, over
+    blocks of `keys` keys, blocks of `rows` queries.  `areas` are the parts of its scratch: name and
+    number of elements.
+    """
+
+    rows: int
+    keys: int
+    workers: int
+    areas: tuple[tuple[str, int], ...]
+
+    @property
+    def worker_size(self) -> int:
+        return sum(size for _, size in self.areas)
+
+
+@dataclass(frozen=True, slots=True)
 class Stage:
     """One loop nest over `extents`; dimensions in `reduced` are summed up within it.
 
@@ -89,7 +106,8 @@ class Stage:
     roots: tuple[Root, ...]
     contract: Node | None = None
     tile: Tile | None = None
-    scratch: str = ""  # a buffer for partial sums, where the product is blocked along K
+    blocking: Blocking | None = None
+    scratch: str = ""  # a buffer for partial sums of a product blocked along K, or for `blocking`
     panels: str = ""  # a buffer for copies of the right operand, where its tile is `packed`
     rows: str = ""  # ... and of the left one
     parallel: bool = False
@@ -107,9 +125,9 @@ class Stage:
 
     @property
     def flops(self) -> int:
-        if self.on_host:
-            return sum(node.integer("flops") for node in self.nodes)
-        return sum(OPS[n.op].flops(n.type, *(a.type for a in n.args)) for n in self.nodes)
+        return sum(
+            OPS[n.op].flops(n.type, *(a.type for a in n.args), **dict(n.attrs)) for n in self.nodes
+        )
 
     @property
     def sources(self) -> tuple[str, ...]:

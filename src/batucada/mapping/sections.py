@@ -9,6 +9,7 @@ from dataclasses import replace
 from batucada.ir.graph import Graph, Node, Output, Section, graph_of
 from batucada.ir.types import Type
 from batucada.ir.verify import VerifyError
+from batucada.mapping.attention import blocking_of
 from batucada.mapping.fuse import Fusion, Group
 from batucada.mapping.memory import Life, Plan, aligned, plan
 from batucada.mapping.program import Buffer, Program, Root, Space, Stage, Sweep, Tile
@@ -16,6 +17,7 @@ from batucada.mapping.sweep import find_sweep
 from batucada.mapping.tiling import tile_of
 from batucada.mapping.update import fuse_updates
 from batucada.ops import OPS, like, make
+from batucada.ops.attention import accumulator
 
 SECTIONS: tuple[Section, ...] = ("FWD", "BCKWD", "GRADNORM", "OPT")
 ARENA, POOL, MEMORY = "arena", "pool", "memory"
@@ -196,7 +198,17 @@ class _Builder:
             self.buffers[name] = Buffer(name, group.nodes[0].type, "arena", 0)
             stage = replace(stage, scratch=name)
         work = stage.flops or sum(root.node.type.size for root in stage.roots)
-        return replace(stage, parallel=not stage.on_host and work >= _PARALLEL_FLOPS)
+        stage = replace(stage, parallel=not stage.on_host and work >= _PARALLEL_FLOPS)
+        return self._with_blocks(stage) if OPS[stage.nodes[0].op].kind == "attention" else stage
+
+    def _with_blocks(self, stage: Stage) -> Stage:
+        blocking = blocking_of(stage.nodes[0], stage.parallel)
+        name = f"{stage.name}_blocks"
+        kind = Type(
+            accumulator(stage.nodes[0].args[0].type), (blocking.workers, blocking.worker_size)
+        )
+        self.buffers[name] = Buffer(name, kind, "arena", 0)
+        return replace(stage, blocking=blocking, scratch=name)
 
     def _with_scratch(self, stage: Stage, product: Node, tile: Tile) -> Stage:
         """Memory for partial sums and for copies of the operands, as its tile needs it."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from batucada.ir.access import VIEWS, Position, broadcast_index, through_view
 from batucada.ir.graph import Node, Section
 from batucada.mapping.program import Stage, canonical
-from batucada.ops import OPS
+from batucada.ops import CLOSED, OPS
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class _Fusion:
             return False  # the rest of the backward pass waits for the gradient
         if self.reads(maker) & self.updated:
             return False  # the gradient could not be computed again after the update
-        if any(OPS[n.op].kind in ("index", "host") for n in (*maker.nodes, *update.nodes)):
+        if any(OPS[n.op].kind in CLOSED for n in (*maker.nodes, *update.nodes)):
             return False
         return _meet_point_by_point(maker, update)
 

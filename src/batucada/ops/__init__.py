@@ -2,6 +2,7 @@
 
 from batucada.ops import activation as activation
 from batucada.ops import arithmetic as arithmetic
+from batucada.ops import attention as attention
 from batucada.ops import contract as contract
 from batucada.ops import conv as conv
 from batucada.ops import create as create
@@ -24,10 +25,12 @@ from batucada.ops import sort as sort
 from batucada.ops import view as view
 from batucada.ops import window as window
 from batucada.ops.base import ATEN as ATEN
+from batucada.ops.base import CLOSED as CLOSED
 from batucada.ops.base import OPS as OPS
 from batucada.ops.base import STANDALONE as STANDALONE
 from batucada.ops.base import Op as Op
 from batucada.ops.base import TypeRuleError as TypeRuleError
+from batucada.ops.base import call_key as call_key
 from batucada.ops.base import like as like
 from batucada.ops.base import make as make
 from batucada.ops.base import origin as origin

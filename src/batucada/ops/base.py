@@ -19,7 +19,7 @@ from batucada.ir.graph import Attr, Node, Section
 from batucada.ir.types import DType, Shape, Type
 
 Kind = Literal[
-    "input", "map", "view", "lookup", "create", "reduce", "contract", "index", "host"
+    "input", "map", "view", "lookup", "create", "reduce", "contract", "index", "attention", "host"
 ]  # fmt: skip
 Translation = Callable[..., Any]
 
@@ -36,15 +36,20 @@ class TypeRuleError(TypeError):
 
 @dataclass(frozen=True, slots=True)
 class Op:
-    """`infer` gives the result's type, `ref` the meaning in numpy, `flops` the cost of one call."""
+    """`infer` gives the result's type, `ref` the meaning in numpy, `flops` the cost of one call;
+    `cost`, of types and attributes, where no rule holds for the kind.
+    """
 
     name: str
     kind: Kind
     infer: Callable[..., Type]
     ref: Callable[..., np.ndarray]
     flops_per_element: int = 1
+    cost: Callable[..., int] | None = None
 
-    def flops(self, out: Type, *args: Type) -> int:
+    def flops(self, out: Type, *args: Type, **attrs: Attr) -> int:
+        if self.cost is not None:
+            return self.cost(out, *args, **attrs)
         if self.name == "contract":
             return 2 * args[0].size * args[1].shape[-1]
         if self.kind == "contract":
@@ -58,7 +63,10 @@ OPS: dict[str, Op] = {}
 ATEN: dict[str, Translation] = {}
 
 
-STANDALONE: frozenset[Kind] = frozenset({"contract", "index", "host"})
+CLOSED: frozenset[Kind] = frozenset({"index", "attention", "host"})
+"""Kinds whose operations are a stage by themselves: nothing joins it."""
+
+STANDALONE: frozenset[Kind] = frozenset({"index", "attention", "host", "contract"})
 """Kinds whose operations start a stage of their own."""
 
 
@@ -112,6 +120,19 @@ def make(name: str, *args: Node, **attrs: Attr) -> Node:
     out = OPS[name].infer(*(arg.type for arg in args), **attrs)
     where = _origins[-1]
     return Node(name, args, out, tuple(attrs.items()), where.src, where.section)
+
+
+_OF_A_RESULT = frozenset({"result", "dtype", "shape", "flops"})
+
+
+def call_key(node: Node) -> tuple[Any, ...] | None:
+    """Equal for the results of one call: an operation with several results is several nodes that
+    differ in `result`, the place among the results, and what belongs to it.  None for others.
+    """
+    if not any(name == "result" for name, _ in node.attrs):
+        return None
+    rest = tuple((name, value) for name, value in node.attrs if name not in _OF_A_RESULT)
+    return node.op, rest, node.args, node.section
 
 
 def with_args(node: Node, args: Sequence[Node]) -> Node:

@@ -2,8 +2,8 @@
 
 A call is written down as data: `target` is the operator's name with its overload, `form` its
 arguments as JSON, in which `{"tensor": i}` stands for the i-th argument of the node and
-`{"dtype": name}` for a dtype of PyTorch.  An operator with several results is several nodes of
-equal target, form and arguments that differ in `result`, the place among the results.
+`{"dtype": name}` for a dtype of PyTorch.  An operator with several results is several nodes: see
+`call_key`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,11 @@ def _ref(
     return _evaluators[0](arrays, target, form, result, dtype)
 
 
-define(Op("host", "host", _infer, _ref))
+def _cost(*_: Type, flops: int, **__: Attr) -> int:
+    return flops
+
+
+define(Op("host", "host", _infer, _ref, cost=_cost))
 
 
 def host_call(
@@ -49,8 +53,3 @@ def host_call(
         "host", *args,
         target=target, form=form, result=result, dtype=out.dtype, shape=out.shape, flops=flops,
     )  # fmt: skip
-
-
-def call_key(node: Node) -> tuple[Any, ...]:
-    """Equal for the results of one call."""
-    return node.attr("target"), node.attr("form"), node.args, node.section
