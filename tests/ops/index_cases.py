@@ -122,6 +122,32 @@ def embeddings() -> list[Case]:
         _case("Embedding padded -1", nn.Embedding(10, 4, padding_idx=-1), index),
         _case("Embedding by frequency", nn.Embedding(10, 4, scale_grad_by_freq=True), index),
         _case("tied", _Tied(tied), _below(12, 2, 5)),
+        *(
+            _case(f"EmbeddingBag {mode}", nn.EmbeddingBag(10, 4, mode=mode), index)
+            for mode in ("sum", "mean", "max")
+        ),
+        *(
+            _case(
+                f"EmbeddingBag {mode} of unequal bags",
+                nn.EmbeddingBag(10, 4, mode=mode, padding_idx=3),
+                index.reshape(-1),
+                torch.tensor([0, 3, 3, 7]),
+            )
+            for mode in ("sum", "mean", "max")
+        ),
+        _case(
+            "EmbeddingBag to the last offset",
+            nn.EmbeddingBag(10, 4, mode="sum", include_last_offset=True),
+            index.reshape(-1),
+            torch.tensor([0, 3, 8]),
+        ),
+        _case(
+            "EmbeddingBag weighted",
+            lambda w, i, s: functional.embedding_bag(i, w, mode="sum", per_sample_weights=s),
+            _normal(10, 4),
+            index,
+            _normal(2, 4),
+        ),
         _case(
             "one_hot",
             lambda a, i: functional.one_hot(i, 10).float() * a,
@@ -459,6 +485,13 @@ def sorts() -> list[Case]:
         *cases,
         _case("topk", lambda a: a.topk(3)[0] * 2, x),
         _case("topk 0", lambda a: a.topk(3, 0)[0] * 2, x),
+        _case("topk of most", lambda a: a.topk(9)[0] * a[:, 1:], x),
+        _case(
+            "topk of special values",
+            _number(lambda a: a.detach().topk(5)[0].nan_to_num(5.0, 1e3, -1e3)),
+            _special(7, 10),
+            torch.ones(1),
+        ),
         _case("topk smallest", lambda a: a.topk(4, largest=False)[0] * 2, x),
         _case("topk gate", lambda a: torch.softmax(a, 1).topk(2)[0].sum(1), x),
         _case("kthvalue", lambda a: a.kthvalue(3, 1)[0] * 2, x),

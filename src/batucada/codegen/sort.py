@@ -85,38 +85,73 @@ class ArgSort:
         pairs, rest = divmod(self.extent, 2 * width)
         if pairs:
             with self.emitter.loop(f"run{width}", 0, pairs * 2 * width, 2 * width) as start:
-                self._merge(source, target, start, width, width)
+                self._merge_alike(source, target, start, width)
         if rest:
             start = Index(pairs * 2 * width)
             self._merge(source, target, start, min(width, rest), max(0, rest - width))
 
+    def _merge_alike(self, source: str, target: str, start: Index, width: int) -> None:
+        """Two runs of one length from both ends at once: in `width` steps from the front, no run
+        is used up, nor in as many from the back, and neither waits for the other.
+        """
+        emitter = self.emitter
+        front = [self._counter(start), self._counter(start + width)]
+        back = [self._counter(start + (width - 1)), self._counter(start + (2 * width - 1))]
+        with emitter.loop(f"k{width}", 0, width) as step:
+            for heads, at, by in (
+                (front, start + step, 1),
+                (back, start + step * -1 + (2 * width - 1), -1),
+            ):
+                left, right = (
+                    emitter.indexed(emitter.load(source, self._place(Index.of(h.name)), 1))
+                    for h in heads
+                )
+                keys = [emitter.value(self.x, (*self.row, place), 1) for place in (left, right)]
+                sooner = self._before(keys[1], keys[0])
+                take = sooner if by == 1 else _logic("not", sooner)
+                self._move(heads, (left, right), take, by, target, at)
+
+    def _counter(self, start: Index) -> Register:
+        register = self.emitter.assign(self.emitter.fresh("head", "i64", 1), IndexValue(start))
+        self.emitter.blocks[-1].variables.add(register.name)
+        return register
+
+    def _move(
+        self,
+        heads: list[Register],
+        places: tuple[Index, Index],
+        take_right: Expr,
+        by: int,
+        target: str,
+        at: Index,
+    ) -> None:
+        """Store the place of one of the runs, and go on in that run."""
+        emitter = self.emitter
+        right = emitter.assign(emitter.fresh("right", "bool", 1), take_right)
+        chosen = apply_op("where", (right, IndexValue(places[1]), IndexValue(places[0])), "i64")
+        emitter.store(target, self._place(at), chosen, 1)
+        for head, amounts in ((heads[0], (0, by)), (heads[1], (by, 0))):
+            step = apply_op("where", (right, *map(_int, amounts)), "i64")
+            emitter.assign(head, apply_op("add", (head, step), "i64"))
+
     def _merge(self, source: str, target: str, start: Index, left: int, right: int) -> None:
         emitter = self.emitter
         ends = [IndexValue(start + left), IndexValue(start + (left + right))]
-        heads = [
-            emitter.assign(emitter.fresh("head", "i64", 1), IndexValue(at))
-            for at in (start, start + left)
-        ]
+        heads = [self._counter(start), self._counter(start + left)]
         with emitter.loop(f"k{left}", 0, left + right) as step:
             if not right:
                 place = emitter.load(source, self._place(start + step), 1)
                 return emitter.store(target, self._place(start + step), place, 1)
-            places = [self._head(source, *pair) for pair in zip(heads, ends, strict=True)]
+            left_place, right_place = (
+                self._head(source, *pair) for pair in zip(heads, ends, strict=True)
+            )
+            places = (left_place, right_place)
             keys = [emitter.value(self.x, (*self.row, place), 1) for place in places]
             open_left = _logic("lt", heads[0], ends[0])
             open_right = _logic("lt", heads[1], ends[1])
             sooner = _logic("and", open_right, self._before(keys[1], keys[0]))
-            from_right = emitter.assign(
-                emitter.fresh("right", "bool", 1),
-                _logic("or", sooner, _logic("not", open_left)),
-            )
-            values = [IndexValue(place) for place in (places[1], places[0])]
-            chosen = apply_op("where", (from_right, *values), "i64")
-            emitter.store(target, self._place(start + step), chosen, 1)
-            one = apply_op("where", (from_right, _int(1), _int(0)), "i64")
-            emitter.assign(heads[1], apply_op("add", (heads[1], one), "i64"))
-            one = apply_op("where", (from_right, _int(0), _int(1)), "i64")
-            emitter.assign(heads[0], apply_op("add", (heads[0], one), "i64"))
+            take_right = _logic("or", sooner, _logic("not", open_left))
+            self._move(heads, places, take_right, 1, target, start + step)
         return None
 
     def _head(self, source: str, head: Register, end: Expr) -> Index:

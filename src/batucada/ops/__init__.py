@@ -8,6 +8,7 @@ from batucada.ops import conv as conv
 from batucada.ops import create as create
 from batucada.ops import elementwise as elementwise
 from batucada.ops import embedding as embedding
+from batucada.ops import embedding_bag as embedding_bag
 from batucada.ops import grouped as grouped
 from batucada.ops import histogram as histogram
 from batucada.ops import host as host

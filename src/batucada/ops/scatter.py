@@ -126,7 +126,7 @@ def _scatter_add(x: Node, dim: int, index: Node, src: Node) -> Node:
     return scattered(x, dim, index, src, "add")
 
 
-def _identity(mode: str, dtype: DType) -> float | int:
+def identity(mode: str, dtype: DType) -> float | int:
     """The value that `mode` leaves any other one unchanged by."""
     if mode in ("add", "mul"):
         return int(mode == "mul")
@@ -143,7 +143,7 @@ def _reduced(x: Node, values: Node, index: Node, dim: int, kind: str, include_se
     def fill(target: Node, value: float | int, by: str) -> Node:
         return put(target, expand(scalar(value, dtype), values.type.shape), [index], (dim,), by)
 
-    out = x if include_self else fill(x, _identity(mode, dtype), "assign")
+    out = x if include_self else fill(x, identity(mode, dtype), "assign")
     out = put(out, values, [index], (dim,), mode)
     if kind != "mean":
         return out

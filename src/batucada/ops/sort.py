@@ -12,7 +12,11 @@ from batucada.ops.base import Op, TypeRuleError, define, make, normal_dim, trans
 from batucada.ops.create import scalar
 from batucada.ops.elementwise import cast, tensor
 from batucada.ops.reduce import reduce
+from batucada.ops.scatter import identity
 from batucada.ops.view import aten_slice, expand, permute, reshape
+
+_STEP = 16
+"""What a step of sorting costs, in comparisons of a vector of elements with one place."""
 
 
 def _argsort(x: Type, descending: bool) -> Type:
@@ -81,12 +85,35 @@ def _stable_sort(
 def _topk(
     x: Node, k: int, dim: int = -1, largest: bool = True, sorted: bool = True
 ) -> tuple[Node, Node]:
-    """The first k of the whole order"""
+    """The first k of the whole order, or one greatest after the other where k is small"""
     if not x.type.shape:
         return x, scalar(0, "i64")
     dim = normal_dim(dim, len(x.type.shape))
-    places = aten_slice(_order(x, dim, largest), dim, 0, k)
+    few = k * (k + 1) <= _STEP * x.type.shape[dim].bit_length() and x.type.dtype != "bool"
+    if k and few and largest:
+        places = make("cat", *_greatest(x, dim, k), dim=dim) if k > 1 else _greatest(x, dim, 1)[0]
+    else:
+        places = aten_slice(_order(x, dim, largest), dim, 0, k)
     return _picked(x, places, dim), places
+
+
+def _greatest(x: Node, dim: int, k: int) -> list[Node]:
+    """The places of the k greatest along `dim`, the first among equal ones; NaN is greatest."""
+    extent = x.type.shape[dim]
+    ramp = reshape(make("iota", size=extent), [extent, *[1] * (len(x.type.shape) - dim - 1)])
+    lowest = scalar(identity("maximum", x.type.dtype), x.type.dtype)
+    found: list[Node] = []
+    taken: Node | None = None
+    for _ in range(k):
+        left = x if taken is None else make("where", taken, lowest, x)
+        hit = make("eq", x, reduce("amax", left, dim))
+        hit = make("or", hit, make("isnan", x)) if x.type.is_float else hit
+        hit = hit if taken is None else make("and", hit, make("not", taken))
+        place = reduce("amin", make("where", hit, ramp, scalar(extent - 1, "i64")), dim)
+        found.append(place)
+        here = make("eq", ramp, place)
+        taken = here if taken is None else make("or", taken, here)
+    return found
 
 
 def _nth(x: Node, places: Node, n: Node, dim: int, keepdim: bool) -> tuple[Node, Node]:
