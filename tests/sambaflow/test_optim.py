@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from copy import deepcopy
 
 import pytest
 import torch
@@ -48,6 +49,8 @@ def test_device_options_are_kept_and_checked() -> None:
     parameters = list(nn.Linear(2, 2).parameters())
     optimizer = samba.optim.AdamW(parameters, max_grad_norm=1.5, argin_region_name="first")
     assert (optimizer.max_grad_norm, optimizer.argin_region_name) == (1.5, "first")
+    copied = deepcopy(optimizer)
+    assert (copied.max_grad_norm, copied.argin_region_name) == (1.5, "first")
     with pytest.raises(OptionError, match="max_grad_norm is -1"):
         samba.optim.SGD(parameters, max_grad_norm=-1)
 

@@ -49,6 +49,11 @@ class SambaOptimizer(torch.optim.Optimizer):
         self.max_grad_norm = max_grad_norm
         self.argin_region_name = argin_region_name
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What copies and pickles keep: torch's three entries and the device's options."""
+        own = ("max_grad_norm", "argin_region_name")
+        return super().__getstate__() | {name: getattr(self, name) for name in own}
+
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         _plain(torch.optim.Optimizer.add_param_group)(self, param_group)
 
