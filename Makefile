@@ -20,8 +20,9 @@ check: $(READY) ## what to run before a commit: style, types, fast tests
 test: $(READY) ## every test, with a cross-section of the model table
 	$(BIN)/pytest -m "not models" --durations=5
 
-models: $(READY) ## every row of the model table against eager
+models: $(READY) ## every row of the model table against eager, then measured: docs/models.md
 	$(BIN)/pytest tests/models --durations=5
+	$(BIN)/python -m tools.model_table
 
 bench: $(READY) ## steps beside PyTorch; BENCH="--cases networks --threads 2" to choose
 	$(BIN)/python benchmarks/bench.py $(BENCH)
