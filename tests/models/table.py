@@ -8,5 +8,13 @@ from .mixer_rows import ROWS as MIXER_ROWS
 from .plain_rows import ROWS as PLAIN_ROWS
 from .row import Row
 from .sequence_rows import ROWS as SEQUENCE_ROWS
+from .transformers_rows import ROWS as TRANSFORMERS_ROWS
 
-ROWS: tuple[Row, ...] = (*PLAIN_ROWS, *SEQUENCE_ROWS, *IMAGE_ROWS, *MIXER_ROWS, *DENSE_ROWS)
+ROWS: tuple[Row, ...] = (
+    *PLAIN_ROWS,
+    *SEQUENCE_ROWS,
+    *TRANSFORMERS_ROWS,
+    *IMAGE_ROWS,
+    *MIXER_ROWS,
+    *DENSE_ROWS,
+)
