@@ -23,6 +23,8 @@ from batucada.pef import Manifest as Manifest
 if TYPE_CHECKING:
     from batucada.capture import NamedTensor as NamedTensor
     from batucada.capture import OutputSpec as OutputSpec
+    from batucada.capture import name_inputs as name_inputs
+    from batucada.capture import named_leaves as named_leaves
     from batucada.capture import symbol_name as symbol_name
     from batucada.pipeline import Compiled as Compiled
     from batucada.pipeline import compile as compile
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "NamedTensor": "batucada.capture",
     "OutputSpec": "batucada.capture",
+    "name_inputs": "batucada.capture",
+    "named_leaves": "batucada.capture",
     "symbol_name": "batucada.capture",
     "Compiled": "batucada.pipeline",
     "compile": "batucada.pipeline",

@@ -127,8 +127,8 @@ class _Run:
 
 def compile(
     model: nn.Module,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any] | None = None,
+    args: Any,
+    kwargs: Mapping[str, Any] | None = None,
     optimizers: Sequence[torch.optim.Optimizer] = (),
     *,
     path: Path | str,
@@ -142,7 +142,9 @@ def compile(
     """Compile `model(*args, **kwargs)`, its backward pass and its optimizers into one PEF at
     `path`.
 
-    Tensors among args and kwargs are `NamedTensor`s: only their names, shapes and dtypes count.
+    `args` is a tensor, a sequence in the order of forward's arguments, or a dict by argument; a
+    tensor may be a `NamedTensor`, else it is called as its argument (see `name_inputs`).  Only
+    names, shapes and dtypes of tensors count.
     Without optimizers the program is an inference.  `loss_indices` are the outputs whose mean
     starts the backward pass (by default the 0-dimensional ones, else the first).  `progress(step,
     seconds)` is called after each step.  CaptureError for what cannot be compiled, OutputError when

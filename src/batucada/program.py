@@ -83,8 +83,8 @@ class Program(Executor):
     def attach(
         self,
         model: nn.Module,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any] | None = None,
+        args: Any,
+        kwargs: Mapping[str, Any] | None = None,
         optimizers: Sequence[torch.optim.Optimizer] = (),
         transfer: bool = True,
     ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ import torch
 
 from tests.apps import ROOT, load_program
 
-pytest.importorskip("transformers", reason="pip install '.[models]'")
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("transformers") is None, reason="pip install '.[models]'"
+)
 SMALL = "--num-layers 1 --num-heads 2 --hidden-size 16 --max-seq-length 16".split()
 TRAINING = [*SMALL, "-b", "32"]
 PEF = ["--pef", "out/gpt2/gpt2.pef"]
@@ -76,6 +79,7 @@ def expected(program) -> str:
     return program.decode(tokens)
 
 
+@pytest.mark.slow
 def test_windows_cover_the_text_once(program) -> None:
     """Without shuffling every token but the first is a label, and every one counts once."""
     args = program.parse_app_args(

@@ -2,8 +2,10 @@
 the tracing.
 """
 
+from batucada.capture.inputs import NamedTensor as NamedTensor
+from batucada.capture.inputs import name_inputs as name_inputs
+from batucada.capture.inputs import named_leaves as named_leaves
 from batucada.capture.model import Captured as Captured
-from batucada.capture.model import NamedTensor as NamedTensor
 from batucada.capture.model import OutputSpec as OutputSpec
 from batucada.capture.model import capture as capture
 from batucada.capture.naming import symbol_name as symbol_name

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,18 +16,11 @@ from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves, tree_map
 
 from batucada.capture import attention as attention
+from batucada.capture.inputs import NamedTensor, name_inputs
 from batucada.capture.naming import input_name, model_name, symbol_name
 from batucada.capture.recorder import Recorder, type_of, user_line
 from batucada.errors import CaptureError, InputError
 from batucada.ir.graph import Graph, Node, Output, graph_of, input_node, postorder
-
-
-@dataclass(frozen=True, slots=True)
-class NamedTensor:
-    """A tensor among a model's inputs, under the name by which it is given at run time."""
-
-    name: str
-    tensor: torch.Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,20 +46,21 @@ class Captured:
 
 def capture(
     model: nn.Module,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any] | None = None,
+    args: Any,
+    kwargs: Mapping[str, Any] | None = None,
     *,
     training: bool,
     loss_indices: Sequence[int] | None = None,
 ) -> Captured:
     """One graph of `model(*args, **kwargs)` and, when `training`, of every gradient.
 
-    The leaves of args and kwargs are NamedTensors, None and plain values; only shapes and dtypes of
-    the tensors matter.  CaptureError names the user's line.
+    The arguments are as in `name_inputs`; only shapes and dtypes of the tensors matter.
+    CaptureError names the user's line.
     """
+    positional, named = name_inputs(model, args, kwargs)
     session = _Session(model, training)
     with session.recorder, session.model_without_data(), _user_errors(), _compiling():
-        results = session.forward(args, kwargs or {})
+        results = session.forward(positional, named)
         if training:
             session.backward(results, loss_indices)
     session.recorder.raise_unsupported()

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
+from torch.utils._pytree import tree_map
 
 import batucada
-from batucada.errors import InputError, OptionError
+from batucada.errors import OptionError
 from sambaflow.samba import device
 from sambaflow.samba.sambatensor import SambaTensor
 
@@ -81,30 +81,16 @@ def input_tree(model: nn.Module, inputs: Any) -> tuple[tuple, dict[str, Any]]:
     A tensor without a name gets that of forward's argument.
     """
     if isinstance(inputs, Mapping):
-        return (), {key: named_leaves(value, key) for key, value in inputs.items()}
-    if isinstance(inputs, SambaTensor | torch.Tensor):
-        inputs = (inputs,)
-    if not isinstance(inputs, Sequence):
-        raise InputError(
-            f"inputs are a tensor, a sequence or a dict of them, not {type(inputs).__name__}"
-        )
-    names = _argument_names(model, len(inputs))
-    return tuple(named_leaves(value, name) for value, name in zip(inputs, names, strict=True)), {}
-
-
-def _argument_names(model: nn.Module, count: int) -> list[str]:
-    names = list(inspect.signature(model.forward).parameters)[:count]
-    return [*names, *(f"input_{index}" for index in range(len(names), count))]
+        inputs = dict(inputs)
+    return batucada.name_inputs(model, tree_map(_named, inputs))
 
 
 def named_leaves(value: Any, default: str) -> Any:
     """`value` with a NamedTensor for every tensor in it, called `default` where it has no name."""
-    if isinstance(value, SambaTensor):
-        return batucada.NamedTensor(value.name or default, value._tensor)
-    if isinstance(value, torch.Tensor):
-        return batucada.NamedTensor(default, value)
-    if type(value) in (list, tuple):
-        return type(value)(named_leaves(item, f"{default}_{i}") for i, item in enumerate(value))
-    if isinstance(value, dict):
-        return {key: named_leaves(item, f"{default}_{key}") for key, item in value.items()}
-    return value
+    return batucada.named_leaves(tree_map(_named, value), default)
+
+
+def _named(value: Any) -> Any:
+    if not isinstance(value, SambaTensor):
+        return value
+    return batucada.NamedTensor(value.name, value._tensor) if value.name else value._tensor
