@@ -57,6 +57,7 @@ def pack(
     """
     stages = {stage.name: stage for entry in kernels.entries for stage in entry.stages}
     hyper = {h: g.defaults[k] for spec in specs for g in spec.groups for k, h in g.hyper.items()}
+    hyper |= captured.rates
     manifest = Manifest(
         producer=ProducerRecord(__about__.__version__, torch_version),
         name="",

@@ -247,11 +247,11 @@ def _cache_key(
     captured: Captured, specs: Sequence[OptimizerSpec], graph: Graph, options: Options
 ) -> str:
     """Everything the members of the PEF depend on, the compiler included."""
-    names = (captured.outputs, captured.paths, captured.start_gradients, captured.training)
+    names = (captured.outputs, captured.paths, captured.start_gradients, captured.rates)
     return key_of(
         [
             print_graph(captured.graph), print_graph(graph), repr(names), repr(specs),
-            repr(_target(options)), str(options.checked), _constants(captured),
+            repr(_target(options)), str((options.checked, captured.training)), _constants(captured),
             compiler_fingerprint(),
         ]
     )  # fmt: skip

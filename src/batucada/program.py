@@ -106,6 +106,7 @@ class Program(Executor):
             )
         self._check_optimizers(model, optimizers)
         self._default = {"FWD"} if self.training and not training else None
+        self.seed(torch.initial_seed())
         if transfer:
             self.to_device(model, optimizers)
 

@@ -27,7 +27,8 @@ FLOAT_EDGES = [
 ]  # fmt: skip
 EXACT = frozenset(
     "neg abs sqrt reciprocal floor ceil round trunc sign isnan isinf not add sub mul div"
-    " maximum minimum fmod and or xor eq ne lt le gt ge where fma remainder floor_div".split()
+    " maximum minimum fmod and or xor eq ne lt le gt ge where fma remainder floor_div"
+    " philox".split()
 )
 DTYPES: tuple[DType, ...] = tuple(ITEM_BYTES)
 ARITY = {

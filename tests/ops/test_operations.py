@@ -64,7 +64,7 @@ FLOAT_BINARY = (*EXACT_BINARY, "div", "atan2")
 BITWISE = ("and", "or", "xor", "shl", "shr")
 INTEGER = {1: ("neg", "abs", "sign", "copy"), 2: (*EXACT_BINARY, "div", *BITWISE)}
 BOOLEAN = {1: ("not", "copy"), 2: ("and", "or", "xor", "eq", "ne")}
-NOT_UNARY = {*FLOAT_BINARY, *BITWISE, "pow", "not", "where", "cast", "check_index"}
+NOT_UNARY = {*FLOAT_BINARY, *BITWISE, "pow", "not", "where", "cast", "check_index", "philox"}
 UNARY = tuple(name for name, op in OPS.items() if op.kind == "map" and name not in NOT_UNARY)
 
 TORCH: dict[str, Callable[..., torch.Tensor]] = {
@@ -173,6 +173,7 @@ def test_every_map_is_tested() -> None:
         "where",
         "cast",
         "check_index",
+        "philox",
     }
     assert tested == {name for name, op in OPS.items() if op.kind == "map"}
 
@@ -189,6 +190,20 @@ def test_casts(source: DType) -> None:
     for to in targets:
         expected = torch.from_numpy(array).to(getattr(torch, TORCH_NAMES[to])).numpy()
         np.testing.assert_array_equal(got["output", to], expected, err_msg=to)
+
+
+def test_philox_gives_the_published_words() -> None:
+    """The known answers of Random123, the authors' own implementation."""
+    known = {
+        "low": [0, 0xFFFFFFFF, 0x243F6A88],
+        "high": [0, 0xFFFFFFFF, 0x85A308D3],
+        "key": [0, 0xFFFFFFFF, 0x13198A2E],
+    }
+    arrays = {name: np.array(words, np.uint32).view(np.int32) for name, words in known.items()}
+    inputs = [input_node(name, Type("i32", (3,))) for name in arrays]
+    graph = graph_of("philox", inputs, [Output("word", "output", make("philox", *inputs))])
+    got = assert_agree(verify(graph), arrays, 0.0)["output", "word"]
+    assert got.view(np.uint32).tolist() == [0xFF1DAE59, 0x2C3F628B, 0xDD7CE038]
 
 
 def test_where_and_an_index_check() -> None:

@@ -62,8 +62,9 @@ def test_a_model_without_a_loss_and_with_nested_inputs() -> None:
         (out,) = samba.session.run(given, model.output_tensors, section_types=["fwd"])
         logits = samba.to_torch(out).requires_grad_()
         F.cross_entropy(logits, LABEL).backward()
-        model.output_tensors[0].sn_grad = logits.grad
-        assert torch.equal(model.output_tensors[0].sn_grad.torch(), logits.grad)
+        traced: Any = model.output_tensors
+        traced[0].sn_grad = logits.grad
+        assert torch.equal(traced[0].sn_grad.torch(), logits.grad)
         samba.session.run(given, model.output_tensors, section_types=["bckwd", "opt"])
         optimizer.zero_grad()
         F.cross_entropy(gold([a, b], {"scale": scale}), LABEL).backward()

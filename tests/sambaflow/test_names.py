@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import nn
 
-import sambaflow
 from batucada.errors import OptionError
 from sambaflow import samba
 from sambaflow.models.unet import UNet
@@ -60,7 +59,7 @@ def test_it_says_what_is_missing(name: str) -> None:
 
 def test_they_are_attributes_of_samba_as_well() -> None:
     for name in "argconf.args experiment_logger functional.loss schema sn_private utils".split():
-        found: Any = sambaflow.samba
+        found: Any = samba
         for part in name.split("."):
             found = getattr(found, part)
         assert found is importlib.import_module(f"sambaflow.samba.{name}")

@@ -18,9 +18,11 @@ from torch.utils._pytree import tree_leaves, tree_map
 from batucada.capture import attention as attention
 from batucada.capture.inputs import NamedTensor, name_inputs
 from batucada.capture.naming import input_name, model_name, symbol_name
+from batucada.capture.randomness import run_time_rates
 from batucada.capture.recorder import Recorder, type_of, user_line
 from batucada.errors import CaptureError, InputError
 from batucada.ir.graph import Graph, Node, Output, graph_of, input_node, postorder
+from batucada.ops.random import RUN, drawing
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,7 @@ class Captured:
     paths: dict[str, str]  # parameter and buffer symbol -> path in the module
     constants: dict[str, torch.Tensor]  # constant symbol -> the tensor the model closes over
     start_gradients: dict[str, float]  # tangent symbol -> the value it is filled with by default
+    rates: dict[str, float]  # hyperparameter of a dropout -> its rate at compilation
 
 
 def capture(
@@ -59,11 +62,13 @@ def capture(
     """
     positional, named = name_inputs(model, args, kwargs)
     session = _Session(model, training)
-    with session.recorder, session.model_without_data(), _user_errors(), _compiling():
+    recorder = session.recorder
+    drawn = (drawing(recorder.generator), run_time_rates(recorder.rate))
+    with recorder, drawn[0], drawn[1], session.model_without_data(), _user_errors(), _compiling():
         results = session.forward(positional, named)
         if training:
             session.backward(results, loss_indices)
-    session.recorder.raise_unsupported()
+    recorder.raise_unsupported()
     return session.captured(results)
 
 
@@ -145,14 +150,17 @@ class _Session:
         return twin
 
     def _declare(self, name: str, value: torch.Tensor, role: Any) -> Node:
-        if any(node.name == name for node in self.inputs):
-            raise InputError(
-                f"two tensors of the model are called {name!r}; give each its own name"
-            )
-        node = input_node(name, type_of(value), role)
-        self.inputs.append(node)
+        node = self._add_input(input_node(name, type_of(value), role))
         self.sources[name] = value
         self.recorder.own(value, node)
+        return node
+
+    def _add_input(self, node: Node) -> Node:
+        if any(known.name == node.name for known in self.inputs):
+            raise InputError(
+                f"two tensors of the model are called {node.name!r}; give each its own name"
+            )
+        self.inputs.append(node)
         return node
 
     def forward(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
@@ -230,6 +238,11 @@ class _Session:
                 self.outputs.append(Output(name, "gradient", self.recorder.node_of(gradient)))
 
     def captured(self, results: list[torch.Tensor]) -> Captured:
+        drawn = self.recorder.generator
+        for node in (*drawn.state, *(node for node, _ in drawn.rates.values())):
+            self._add_input(node)
+        if drawn.run is not None:
+            self.outputs.append(Output(RUN, "update", drawn.run))
         reached = set(postorder(output.node for output in self.outputs))
         held = [(n, t) for n, t in self.recorder.constants.values() if n in reached]
         inputs = [*self.inputs, *(node for node, _ in held)]
@@ -241,6 +254,7 @@ class _Session:
             paths=self.paths,
             constants={node.name: tensor for node, tensor in held},
             start_gradients=self.start_gradients,
+            rates={name: rate for name, (_, rate) in drawn.rates.items()},
         )
 
 

@@ -11,8 +11,10 @@ from batucada.errors import InputError
 from batucada.ir.graph import identifier
 
 # Names that later steps give: of stages and their partial sums, of optimizer state and
-# hyperparameters, of gradients, and of the next step's inputs in a loop.
-_GIVEN = re.compile(rf"s\d+(_sums)?|({'|'.join(RULES)})\d+__\w+|\w+__(grad|next)")
+# hyperparameters, of gradients, of the random numbers, and of the next step's inputs in a loop.
+_GIVEN = re.compile(
+    rf"s\d+(_sums)?|({'|'.join(RULES)})\d+__\w+|\w+__(grad|next)|random__(seed|run)"
+)
 
 
 def input_name(text: str) -> str:

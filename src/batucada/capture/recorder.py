@@ -31,6 +31,7 @@ from batucada.ir.types import Type
 from batucada.ops import ATEN, TypeRuleError, origin
 from batucada.ops.create import full
 from batucada.ops.elementwise import cast
+from batucada.ops.random import Generator
 
 _OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _FACE = os.path.join(os.path.dirname(_OURS), "sambaflow")
@@ -88,6 +89,7 @@ class Recorder(TorchDispatchMode):
         self._forward_lines: dict[int, str] = {}  # autograd sequence number -> user's line
         self._unsupported: dict[str, None] = {}
         self._modules: list[str] = []
+        self.generator = Generator(lambda: (self._modules or [""])[-1])
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -118,6 +120,10 @@ class Recorder(TorchDispatchMode):
         node = input_node(f"constant{len(self.constants)}", type_of(tensor), "constant")
         self.constants[id(tensor)] = (node, tensor)
         return node
+
+    def rate(self, p: float) -> torch.Tensor:
+        """A drop rate, whose value `p` is that of the compilation."""
+        return self._standing_for(self.generator.rate(p))
 
     def changed_at(self, tensor: torch.Tensor) -> str:
         return self._changed.get(id(tensor), "?")

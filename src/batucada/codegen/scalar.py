@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from batucada.codegen import digamma, vecmath, vecmath_pow
+from batucada.codegen import digamma, philox, vecmath, vecmath_pow
 from batucada.codegen.builder import BITS, Builder, ModuleText, Value, constant, llvm_type
 from batucada.codegen.casts import cast
 from batucada.ir.types import FLOATS, DType
@@ -34,6 +34,8 @@ def apply(b: Builder, op: str, args: list[Value]) -> Value:
     first = args[0].dtype
     if op == "where":
         return b.where(*args)
+    if op == "philox":
+        return _inlined(b, op, philox.word, *args)
     if op == "fma" and first not in FLOATS:
         return b.op("add", b.op("mul", args[0], args[1]), args[2])
     if first in ("bf16", "f16"):

@@ -205,7 +205,12 @@ shr take integers: a shift by a negative number or by all bits leaves 0, or the 
 COMPARE_OPS = frozenset("eq ne lt le gt ge".split())
 """Two arguments of one dtype, result bool.  `ne` is true for NaN, the others false."""
 
-TERNARY_OPS = frozenset({"where", "fma"})
-"""where(bool, x, y); fma(a, b, c) = a * b + c, rounded once."""
+TERNARY_OPS = frozenset({"where", "fma", "philox"})
+"""where(bool, x, y); fma(a, b, c) = a * b + c, rounded once; philox(low, high, key) of i32 is the
+first word that Philox 2x32-10 gives for a counter of two words."""
+
+PHILOX_ROUNDS, PHILOX_MULTIPLIER, PHILOX_WEYL = 10, 0xD256D193, 0x9E3779B9
+"""Rounds and constants of Philox 2x32 (Salmon et al., Parallel random numbers: as easy as 1, 2, 3,
+SC'11)."""
 
 REDUCE_OPS = frozenset({"reduce_add", "reduce_max", "reduce_min", "reduce_mul"})

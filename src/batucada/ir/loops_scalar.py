@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from batucada.ir.loops import PHILOX_MULTIPLIER, PHILOX_ROUNDS, PHILOX_WEYL
 from batucada.ir.types import FLOATS, DType
 
 Array = npt.NDArray[Any]
@@ -203,6 +204,17 @@ def _sign(x: Array) -> Array:
     return (x > 0).astype(x.dtype) - (x < 0).astype(x.dtype)
 
 
+def philox(low: Array, high: Array, key: Array) -> Array:
+    """The first word of Philox 2x32-10 for the counter (low, high) under `key`; all i32."""
+    left, right, turn_key = (x.astype(np.uint32) for x in (low, high, key))
+    for _ in range(PHILOX_ROUNDS):
+        wide = left.astype(np.uint64) * np.uint64(PHILOX_MULTIPLIER)
+        left = (wide >> np.uint64(32)).astype(np.uint32) ^ turn_key ^ right
+        right = wide.astype(np.uint32)
+        turn_key = turn_key + np.uint32(PHILOX_WEYL)
+    return left.astype(np.int32)
+
+
 _COMPARE: dict[str, Callable[..., Array]] = {
     "eq": np.equal, "ne": np.not_equal, "lt": np.less, "le": np.less_equal, "gt": np.greater,
     "ge": np.greater_equal, "isnan": lambda x: x != x, "maximum": _extreme(np.greater),
@@ -232,7 +244,7 @@ _INTEGER: dict[str, Callable[..., Array]] = _COMPARE | {
     "mul": np.multiply, "and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor,
     "isinf": lambda x: np.zeros(x.shape, bool), "fma": lambda a, b, c: a * b + c, "div": _truncated,
     "floor_div": _integer_floor, "fmod": _integer_rest(_truncated),
-    "remainder": _integer_rest(_integer_floor), "pow": _integer_power,
+    "remainder": _integer_rest(_integer_floor), "pow": _integer_power, "philox": philox,
     "shl": left_shift, "shr": right_shift,
     **dict.fromkeys(("floor", "ceil", "round", "trunc"), np.positive),
 }  # fmt: skip

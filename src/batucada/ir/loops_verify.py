@@ -93,6 +93,8 @@ def _check_domain(op: str, dtype: DType) -> None:
         raise VerifyError(f"{op} of {dtype}: needs integers or bool")
     if op in ("shl", "shr") and (dtype in FLOATS or dtype == "bool"):
         raise VerifyError(f"{op} of {dtype}: needs integers")
+    if op == "philox" and dtype != "i32":
+        raise VerifyError(f"philox of {dtype}: needs i32")
     if op == "not" and dtype != "bool":
         raise VerifyError(f"not of {dtype}: needs bool")
     arithmetic = _ANY_NUMBER | {"sub", "div", "pow", "fmod", "remainder", "floor_div", "fma"}

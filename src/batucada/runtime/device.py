@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load as load_tensors
 
 from batucada.errors import InputError
+from batucada.ops.random import RUN, SEED
 from batucada.pef import Pef, SymbolRecord
 from batucada.runtime.inputs import number
 from batucada.runtime.momentum import HostMomentum
@@ -31,6 +32,15 @@ class Device:
         self._set_defaults(pef)
         self._momentum = HostMomentum(self.manifest, self.view)
         self._momentum_on_host = False
+        self.seed(torch.initial_seed())
+
+    def seed(self, seed: int) -> None:
+        """From the next run on the random operators draw what they draw when the program is loaded
+        after `torch.manual_seed(seed)`.
+        """
+        if SEED in self.symbols:
+            self.view(SEED).fill_((seed + 2**63) % 2**64 - 2**63)
+            self.view(RUN).zero_()
 
     def _allocate(self) -> None:
         names = [record.name for record in self.manifest.slots]
@@ -45,19 +55,26 @@ class Device:
         self._given_hyper: dict[str, float] = {}  # the last ones, which need not be set again
         for symbol in self.manifest.of_role("tangent"):
             self.view(symbol.name).fill_(symbol.default or 0.0)
+        rates = dict(self.manifest.hyperparameters)
         for optimizer in self.manifest.optimizers:
+            region = optimizer.options["region"]
             for group in optimizer.options["groups"]:
                 for key, name in group["hyper"].items():
-                    self._bind_hyper(key, name, optimizer.options["region"])
+                    self._bind_hyper(name, (key, f"{region}{key}") if region else (key,))
+                    del rates[name]
+        self.dropout_rates = tuple(rates)
+        for name in rates:
+            self._bind_hyper(name, ("p", name))
         for name, value in self._constants(pef).items():
             self.view(name).copy_(value)
 
-    def _bind_hyper(self, key: str, name: str, region: str) -> None:
+    def _bind_hyper(self, name: str, keys: tuple[str, ...]) -> None:
+        """`keys` are what a run may call it."""
         default = self.manifest.hyperparameters[name]
         symbol = self.symbols[name]
         scalar = ctypes.c_float.from_address(self._table[symbol.slot] + symbol.offset)
         scalar.value = default
-        for known in (key, f"{region}{key}") if region else (key,):
+        for known in keys:
             self._scalars.setdefault(known, []).append(scalar)
             self.hyperparameters.setdefault(known, default)
 

@@ -13,10 +13,13 @@ from sambaflow.samba.sambatensor import SambaTensor, from_torch_tensor, unwrap
 
 
 def set_seed(seed: int) -> None:
-    """Seed Python's, numpy's and torch's random numbers."""
+    """Seed Python's, numpy's and torch's random numbers, and the traced program's."""
+    from sambaflow.samba.session import session
+
     python_random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
+    session.seed(seed)
 
 
 def _creator(function: Callable[..., torch.Tensor]) -> Callable[..., SambaTensor]:

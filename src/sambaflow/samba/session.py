@@ -244,9 +244,14 @@ class SambaSession:
         roles = ("parameter", "buffer", "state")
         return [tensor for role in roles for tensor in self._by_role(role).values()]
 
+    def seed(self, seed: int) -> None:
+        """Start the random numbers of the program, if one is loaded, anew."""
+        if self._program is not None:
+            self._program.seed(seed)
+
     def get_dropout_rate_argin_names(self) -> list[str]:
-        """The hyperparameters that are dropout rates."""
-        return [name for name in self.program.hyperparameters if name == "p" or "dropout" in name]
+        """The hyperparameters that are the rate of one dropout; `p` sets all of them."""
+        return list(self.program.dropout_rates)
 
     # --- profiles ---
     def start_runtime_profile(self) -> None:
