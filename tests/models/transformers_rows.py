@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from .row import Batch, Row, classifier, images
+from .row import Batch, Row, images
 
 WORDS = 128
 INSTALL = "pip install '.[models]'"
@@ -204,7 +204,8 @@ _TEXT = (
     _row("BART", "translation", "BartForConditionalGeneration", translation, **BART),
 )
 _OTHER = (
-    _row("ViT", "image classifier", "ViTForImageClassification", pictures(16), **VIT),
+    _row("ViT (transformers)", "image classifier", "ViTForImageClassification", pictures(16),
+         **VIT),
     _row("DeiT", "image classifier", "DeiTForImageClassification", pictures(16), **VIT),
     _row("BEiT", "image classifier", "BeitForImageClassification", pictures(16),
          **VIT, drop_path_rate=0.0, use_relative_position_bias=True),
@@ -218,12 +219,4 @@ _OTHER = (
          fixed={"return_loss": True}, **CLIP),
 )  # fmt: skip
 
-
-def _timm_vit() -> nn.Module:
-    timm = pytest.importorskip("timm", reason=INSTALL)
-    return classifier(timm.create_model("vit_tiny_patch16_224", img_size=32, depth=2))
-
-
-_TIMM = (Row("ViT tiny (timm)", "image classifier", _timm_vit, images(2, 32), _sgd),)
-
-ROWS = (*_LANGUAGE, *_TEXT, *_OTHER, *_TIMM)
+ROWS = (*_LANGUAGE, *_TEXT, *_OTHER)
