@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -107,7 +108,34 @@ def masks() -> list[Case]:
     ]
 
 
+def dtypes() -> list[Case]:
+    """Half precision is summed up in float32 and rounded once, as PyTorch does."""
+    cases = []
+    for dtype, tolerance in (
+        (torch.bfloat16, 2e-2),
+        (torch.float16, 4e-3),
+        (torch.float64, 1e-12),
+    ):
+        inputs = tuple(x.to(dtype) for x in _qkv((2, 3), 17, 33, 20, 20))
+        for options in ({"is_causal": True}, {"scale": 0.2}):
+            case = _case(f"{dtype} {options}", inputs, **options)
+            cases.append(replace(case, rtol=tolerance, atol=tolerance))
+    return cases
+
+
+class Padded(nn.Module):
+    """nn.MultiheadAttention over sequences of different lengths."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(16, 2, batch_first=True)
+
+    def forward(self, x: torch.Tensor, padding: torch.Tensor) -> torch.Tensor:
+        return self.attention(x, x, x, key_padding_mask=padding, need_weights=False)[0]
+
+
 def groups_and_layers() -> list[Case]:
+    padding = torch.arange(9) >= torch.tensor([[5], [9]])
     layer = nn.TransformerEncoderLayer(16, 2, 24, dropout=0.0, batch_first=True)
     return [
         _case("grouped heads", _qkv((2, 6), 17, 33, 8, 12, groups=2), enable_gqa=True),
@@ -117,5 +145,6 @@ def groups_and_layers() -> list[Case]:
             enable_gqa=True,
             is_causal=True,
         ),
+        Case("MultiheadAttention", Padded(), (_normal(2, 9, 16), padding), rtol=1e-4, atol=1e-5),
         Case("TransformerEncoderLayer", layer, (_normal(2, 9, 16),), rtol=1e-4, atol=1e-5),
     ]

@@ -33,6 +33,7 @@ TABLES: dict[str, Callable[[], list[Case]]] = {
     "products": block_cases.products,
     "attention-lengths": attention_cases.lengths,
     "attention-masks": attention_cases.masks,
+    "attention-dtypes": attention_cases.dtypes,
     "attention-groups-and-layers": attention_cases.groups_and_layers,
     "convolutions": image_cases.convolutions,
     "transposed-convolutions": image_cases.transposed,
@@ -60,7 +61,7 @@ for _reduction in loss_cases.REDUCTIONS:
     ):
         TABLES[f"{_table.__name__}-{_reduction}"] = lambda t=_table, r=_reduction: t(r)
 
-_SLOW = ("attention-lengths", "attention-masks")
+_SLOW = ("attention-lengths", "attention-masks", "attention-dtypes")
 _MARKED = [pytest.param(t, marks=pytest.mark.slow) if t in _SLOW else t for t in TABLES]
 
 
