@@ -107,33 +107,59 @@ def _settle(graph: Graph) -> Graph:
 
 
 def _sink(graph: Graph) -> Graph:
-    """permute(f(x, y)) -> f(permute(x), permute(y)) where nothing else reads f(x, y)"""
+    """permute(f(x, y)) -> f(permute(x), permute(y)) where nothing else reads f(x, y), and so on
+    down through x and y.
+    """
     users = graph.users()
     outputs = {out.node for out in graph.outputs}
+    alone = {node for node, found in users.items() if len(found) == 1} - outputs
     new: dict[Node, Node] = {node: node for node in graph.inputs}
     fired = False
     for node in graph.nodes:
-        moved = with_args(node, [new[arg] for arg in node.args])
-        source = node.args[0] if node.op == "permute" else None
-        if source is not None and source not in outputs and len(users[source]) == 1:
-            with like(source):
-                sunk = _through(moved)
-            if sunk is not None:
-                moved, fired = sunk, True
-        new[node] = moved
+        sunk = _sunk(node, alone, new) if node.op == "permute" else None
+        fired = fired or sunk is not None
+        new[node] = sunk or with_args(node, [new[arg] for arg in node.args])
     return substitute(graph, new) if fired else graph
 
 
-def _through(node: Node) -> Node | None:
-    source, dims = node.args[0], node.integers("dims")
+def _sunk(node: Node, alone: set[Node], new: dict[Node, Node]) -> Node | None:
+    """The permuted value, with the permutation below everything it may pass."""
+    dims = node.integers("dims")
+    turned: dict[Node, Node] = {}
+    stack = [(node.args[0], False)]
+    while stack:
+        source, ready = stack.pop()
+        if source in turned or source not in alone or not _passes(source, dims):
+            continue
+        if ready:
+            with like(source):
+                turned[source] = _through(source, dims, turned, new)
+            continue
+        stack.append((source, True))
+        if source.op != "matmul":
+            stack += [(arg, False) for arg in source.args if arg.type.shape]
+    return turned.get(node.args[0])
+
+
+def _passes(source: Node, dims: tuple[int, ...]) -> bool:
+    """Whether a permutation of `source` may as well be done to its arguments."""
     if is_channels_order(dims):
-        return None  # these go the other way
-    if source.op == "matmul" and dims == _SWAP:
-        a, b = source.args
-        return make("matmul", permute(b, _SWAP), permute(a, _SWAP))
+        return False  # these go the other way
+    if source.op == "matmul":
+        return dims == _SWAP
     if source.op == "input" or OPS[source.op].kind != "map" or widens(source):
-        return None
-    if any(a.type.shape not in ((), source.type.shape) for a in source.args):
-        return None
-    args = [permute(arg, dims) if arg.type.shape else arg for arg in source.args]
+        return False
+    return all(arg.type.shape in ((), source.type.shape) for arg in source.args)
+
+
+def _through(
+    source: Node, dims: tuple[int, ...], turned: dict[Node, Node], new: dict[Node, Node]
+) -> Node:
+    if source.op == "matmul":
+        a, b = source.args
+        return make("matmul", permute(new[b], _SWAP), permute(new[a], _SWAP))
+    args = [
+        turned.get(arg) or (permute(new[arg], dims) if arg.type.shape else new[arg])
+        for arg in source.args
+    ]
     return make(source.op, *args, **dict(source.attrs))
