@@ -27,7 +27,9 @@ _NEIGHBOURS = 8  # how far back a stage over the same domain is looked for
 class Group:
     """A stage in the making."""
 
-    def __init__(self, extents: tuple[int, ...], reduced: frozenset[int], section: Section) -> None:
+    def __init__(
+        self, number: int, extents: tuple[int, ...], reduced: frozenset[int], section: Section
+    ) -> None:
         self.extents = extents
         self.reduced = reduced
         self.section: Section = section
@@ -35,21 +37,14 @@ class Group:
         self.contract: Node | None = None
         self.after: set[Group] = set()  # groups whose values it reads, directly
         self.leaves: set[Node] = set()  # the values and inputs it reads
+        self.number = number
+        self.below = 1 << number  # a bit for itself and for each group that it waits for
 
     def point(self, node: Node) -> Position | None:
         return canonical(node.type.shape, self.extents, self.reduced)
 
     def depends_on(self, other: Group) -> bool:
-        seen: set[Group] = set()
-        todo: list[Group] = [self]
-        while todo:
-            group = todo.pop()
-            if group is other:
-                return True
-            if group not in seen:
-                seen.add(group)
-                todo.extend(group.after)
-        return False
+        return bool(self.below >> other.number & 1)
 
 
 class Fusion:
@@ -161,6 +156,15 @@ class Fusion:
             source = self.group_of.get(leaf)
             if source is not None and source is not group:
                 group.after.add(source)
+                self._wait(group, source)
+
+    def _wait(self, group: Group, source: Group) -> None:
+        """`group`, and what waits for it, waits for `source` and all that it waits for."""
+        if group.depends_on(source):
+            return
+        for other in self.groups:
+            if other.depends_on(group):
+                other.below |= source.below
 
     def leaves_below(self, node: Node) -> set[Node]:
         found: set[Node] = set()
@@ -170,7 +174,7 @@ class Fusion:
 
     def _new_group(self, node: Node) -> Group:
         extents, reduced = domain(node)
-        group = Group(extents, reduced, node.section)
+        group = Group(len(self.groups), extents, reduced, node.section)
         group.contract = node if OPS[node.op].kind == "contract" else None
         self.groups.append(group)
         return group

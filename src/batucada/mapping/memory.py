@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from dataclasses import dataclass
+from itertools import accumulate
 
 ALIGNMENT = 64
 
@@ -37,20 +39,21 @@ def plan(lives: list[Life]) -> Plan:
     for life in sorted(lives, key=lambda x: (-x.size, x.first, x.name)):
         size = aligned(max(life.size, 1))
         start = 0
-        for begin, end, other in sorted(placed, key=lambda p: p[0]):
+        for begin, end, other in placed:
             if other.last < life.first or life.last < other.first:
                 continue
             if begin - start >= size:
                 break
             start = max(start, end)
         offsets[life.name] = start
-        placed.append((start, start + size, life))
+        insort(placed, (start, start + size, life), key=lambda p: p[0])
     total = max((end for _, end, _ in placed), default=0)
     return Plan(offsets, total, _most_alive(lives))
 
 
 def _most_alive(lives: list[Life]) -> int:
-    steps = {life.first for life in lives}
-    return max(
-        (sum(aligned(x.size) for x in lives if x.first <= s <= x.last) for s in steps), default=0
-    )
+    changes: dict[int, int] = {}
+    for life in lives:
+        changes[life.first] = changes.get(life.first, 0) + aligned(life.size)
+        changes[life.last + 1] = changes.get(life.last + 1, 0) - aligned(life.size)
+    return max(accumulate(changes[step] for step in sorted(changes)), default=0)

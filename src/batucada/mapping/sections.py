@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import replace
+from heapq import heappop, heappush
 
 from batucada.ir.graph import Graph, Node, Output, Section, graph_of
 from batucada.ir.types import Type
@@ -89,6 +90,8 @@ class _Builder:
         self.fusion = fusion
         self.claims = claims
         self.reads = {group: self._reads(group) for group in fusion.groups}
+        self.read_elsewhere = {leaf for reads in self.reads.values() for leaf in reads}
+        self.order = {node: place for place, node in enumerate(graph.nodes)}
         self.buffers: dict[str, Buffer] = {}
         self.places: dict[Node, str] = {}
         self.outputs: dict[str, str] = {}
@@ -161,7 +164,8 @@ class _Builder:
         were made.
         """
         writers = {self.claims[n].name: g for g in groups for n in g.nodes if self._updates(n)}
-        waits = {g: {h for h in g.after if h in groups} for g in groups}
+        here = set(groups)
+        waits = {g: g.after & here for g in groups}
         for group in groups:
             for leaf in self.reads[group]:
                 writer = writers.get(leaf.name) if leaf.op == "input" else None
@@ -174,11 +178,7 @@ class _Builder:
         return node in self.claims and self.claims[node].role == "update"
 
     def _stage(self, group: Group, name: str) -> Stage:
-        inside = set(group.nodes)
-        read_elsewhere = {
-            leaf for other, reads in self.reads.items() if other is not group for leaf in reads
-        }
-        kept = [n for n in group.nodes if n in self.claims or n in read_elsewhere]
+        kept = [n for n in group.nodes if n in self.claims or n in self.read_elsewhere]
         roots = tuple(Root(node, self._place(node)) for node in kept)
         tile = tile_of(group.contract) if group.contract is not None else None
         stage = Stage(
@@ -186,7 +186,7 @@ class _Builder:
             section=group.section,
             extents=group.extents,
             reduced=group.reduced,
-            nodes=tuple(n for n in self.graph.nodes if n in inside),
+            nodes=tuple(sorted(group.nodes, key=self.order.__getitem__)),
             roots=roots,
             contract=group.contract,
             tile=tile,
@@ -288,12 +288,23 @@ def _written(stage: Stage) -> list[str]:
 
 
 def _topological(groups: Iterable[Group], waits: dict[Group, set[Group]]) -> list[Group]:
-    done: dict[Group, None] = {}
-    left = list(groups)
-    while left:
-        ready = next((g for g in left if waits[g] <= done.keys()), None)
-        if ready is None:
-            raise VerifyError("stages wait for each other; an update reads what it overwrites")
-        done[ready] = None
-        left.remove(ready)
-    return list(done)
+    """Each as early in the given order as what it waits for allows."""
+    given = list(groups)
+    left = {group: len(waits[group]) for group in given}
+    place = {group: n for n, group in enumerate(given)}
+    readers: dict[Group, list[Group]] = {group: [] for group in given}
+    for group in given:
+        for other in waits[group]:
+            readers[other].append(group)
+    ready = [place[group] for group in given if not left[group]]
+    done: list[Group] = []
+    while ready:
+        group = given[heappop(ready)]
+        done.append(group)
+        for reader in readers[group]:
+            left[reader] -= 1
+            if not left[reader]:
+                heappush(ready, place[reader])
+    if len(done) < len(given):
+        raise VerifyError("stages wait for each other; an update reads what it overwrites")
+    return done
