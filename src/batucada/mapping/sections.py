@@ -91,6 +91,7 @@ class _Builder:
         self.claims = claims
         self.reads = {group: self._reads(group) for group in fusion.groups}
         self.read_elsewhere = {leaf for reads in self.reads.values() for leaf in reads}
+        self.known_reads: dict[tuple[Node, ...], set[str]] = {}
         self.order = {node: place for place, node in enumerate(graph.nodes)}
         self.buffers: dict[str, Buffer] = {}
         self.places: dict[Node, str] = {}
@@ -250,10 +251,13 @@ class _Builder:
         return name
 
     def _stage_reads(self, stage: Stage) -> set[str]:
-        """Buffers that a stage reads."""
-        inside = set(stage.nodes)
-        leaves = {leaf for node in stage.nodes for leaf in self.fusion.leaves_below(node)} - inside
-        return {self.places[leaf] for leaf in leaves if leaf in self.places}
+        """Buffers that a stage reads; asked when all stages have their places."""
+        if stage.nodes not in self.known_reads:
+            leaves = {leaf for node in stage.nodes for leaf in self.fusion.leaves_below(node)}
+            outside = leaves - set(stage.nodes)
+            found = {self.places[leaf] for leaf in outside if leaf in self.places}
+            self.known_reads[stage.nodes] = found
+        return self.known_reads[stage.nodes]
 
     def _plan_arena(
         self, order: list[Stage], regrad: tuple[Stage, ...], sweep: Sweep | None
