@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from batucada.codegen.build import lower_program
 from batucada.ir.text import parse_graph
 from batucada.ir.verify import verify
 from batucada.mapping import Program, map_graph
@@ -167,3 +168,12 @@ def turned(x: 'f32[4,4] input', w: 'f32[4,4] parameter', lr: 'f32[] hyper'):
     update('w', v4)
 """)
     assert [stage.name.endswith("_update") for stage in program.fused] == [False, False]
+
+
+def test_a_chain_without_end_is_cut_into_stages() -> None:
+    lines = ["def chain(x: 'f32[8] input'):", "    v0 = sin(x)  # f32[8] FWD"]
+    lines += [f"    v{n + 1} = sin(v{n})  # f32[8] FWD" for n in range(999)]
+    program = mapped("\n".join([*lines, "    output('y', v999)", ""]))
+    sizes = [len(ops) for _, ops in shape_of(program, "FWD")]
+    assert sum(sizes) == 1000
+    assert len(lower_program(program).all) < len(sizes)  # lowered without recursion errors, shared

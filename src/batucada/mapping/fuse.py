@@ -21,6 +21,7 @@ from batucada.ops.elementwise import widens
 _INLINE_FLOPS = (
     6  # above this a value is computed once and stored rather than recomputed by each reader
 )
+_LONGEST = 64  # operations of a stage: values go down to their arguments one in another
 _NEIGHBOURS = 8  # how far back a stage over the same domain is looked for
 
 
@@ -201,6 +202,8 @@ class Fusion:
         return [group for group in recent if group.leaves & read]
 
     def _may_join(self, node: Node, group: Group, sources: set[Group]) -> bool:
+        if len(group.nodes) >= _LONGEST:
+            return False
         if any(OPS[n.op].kind in CLOSED or n.op == "check_index" for n in group.nodes):
             return False
         extents, reduced = domain(node)
