@@ -19,6 +19,7 @@ from tests.ops import (
     image_cases,
     index_cases,
     loss_cases,
+    sort_cases,
     transformer_cases,
 )
 from tests.ops.against_eager import Case, differences
@@ -41,8 +42,8 @@ TABLES: dict[str, Callable[[], list[Case]]] = {
     "lookups": index_cases.lookups,
     "embeddings": index_cases.embeddings,
     "scatters": index_cases.scatters,
-    "scans": index_cases.scans,
-    "sorts": index_cases.sorts,
+    "scans": sort_cases.scans,
+    "sorts": sort_cases.sorts,
     "transformers": transformer_cases.cases,
 }
 NATIVE = ("lookups", "embeddings", "scatters", "scans", "sorts")

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from batucada.codegen.halves import apply_op
 from batucada.ir.access import Position, broadcast_index, flat, memory_index, through_view
 from batucada.ir.graph import Node
 from batucada.ir.loops import (
@@ -38,7 +39,6 @@ from batucada.mapping.program import SLACK
 from batucada.ops import OPS
 
 LANE = Index.of("lane")
-_HALVES: frozenset[DType] = frozenset({"bf16", "f16"})
 
 
 @dataclass
@@ -381,21 +381,3 @@ def _without(shape: Shape, dims: Shape) -> Shape:
 
 def _without_lane(index: Index) -> Index:
     return Index(index.offset, tuple(t for t in index.terms if t[0] != "lane"))
-
-
-def apply_op(op: str, args: tuple[Expr, ...], dtype: DType) -> Apply:
-    """An elementwise operation; half precision is computed in f32 and rounded once."""
-    lanes = max(lanes_of(arg) for arg in args)
-    if op == "cast" or not any(dtype_of(arg) in _HALVES for arg in args):
-        return Apply(op, args, dtype, lanes)
-    wide = tuple(_cast(arg, "f32") if dtype_of(arg) in _HALVES else arg for arg in args)
-    result = Apply(op, wide, "f32" if dtype in _HALVES else dtype, lanes)
-    return _cast(result, dtype)
-
-
-def _cast(value: Expr, dtype: DType) -> Apply:
-    return (
-        value
-        if isinstance(value, Apply) and value.dtype == dtype
-        else Apply("cast", (value,), dtype, lanes_of(value))
-    )

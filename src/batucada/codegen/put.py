@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from batucada.codegen.emitter import LANE, Emitter, apply_op
+from batucada.codegen.emitter import LANE, Emitter
+from batucada.codegen.halves import apply_op
 from batucada.codegen.nest import LANES, segments
 from batucada.ir.access import Position, broadcast_index, flat
 from batucada.ir.loops import Index

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from batucada.codegen.emitter import LANE, Emitter, apply_op
+from batucada.codegen.emitter import LANE, Emitter
+from batucada.codegen.halves import apply_op
 from batucada.codegen.nest import LANES, identity, segments
 from batucada.ir.access import flat
 from batucada.ir.loops import Apply, Expr, Index, Literal, Register, lanes_of
