@@ -19,6 +19,8 @@ from tests.ops import (
     image_cases,
     index_cases,
     loss_cases,
+    recurrent_cases,
+    resample_cases,
     sort_cases,
     transformer_cases,
 )
@@ -49,6 +51,14 @@ TABLES: dict[str, Callable[[], list[Case]]] = {
 NATIVE = ("lookups", "embeddings", "scatters", "scans", "sorts")
 """Tables none of whose operators may be left to PyTorch."""
 
+TABLES |= {
+    "interpolation": resample_cases.interpolation,
+    "padding": resample_cases.padding,
+    "rearrangement": resample_cases.rearrangement,
+    "recurrent-cells": recurrent_cases.cells,
+}
+for _name in recurrent_cases.KINDS:
+    TABLES[f"recurrent-{_name}"] = lambda k=_name: recurrent_cases.layers(k)
 for _name, _dtype in half_cases.DTYPES.items():
     TABLES[f"half-{_name}"] = lambda d=_dtype: half_cases.sums_and_products(d)
 for _shape in activation_cases.SHAPES:
@@ -67,6 +77,7 @@ _MARKED = [pytest.param(t, marks=pytest.mark.slow) if t in _SLOW else t for t in
 
 
 @pytest.mark.filterwarnings("ignore:reduction. 'mean' divides")  # PyTorch's advice on KLDivLoss
+@pytest.mark.filterwarnings("ignore:LSTM with projections")
 @pytest.mark.filterwarnings("ignore:var\\(\\). degrees of freedom")
 @pytest.mark.parametrize("checked", [False, True], ids=["fast", "checked"])
 @pytest.mark.parametrize("table", _MARKED)

@@ -20,6 +20,7 @@ from batucada.ops import pool as pool
 from batucada.ops import primitives as primitives
 from batucada.ops import random as random
 from batucada.ops import reduce as reduce
+from batucada.ops import resample as resample
 from batucada.ops import scan as scan
 from batucada.ops import scatter as scatter
 from batucada.ops import scatter_views as scatter_views

@@ -274,7 +274,7 @@ def _averaging(extent: int, out: int, dtype: DType) -> Node:
     return make("where", inside, share, scalar(0, dtype))
 
 
-def _applied(x: Node, matrix: Node, dim: int) -> Node:
+def applied(x: Node, matrix: Node, dim: int) -> Node:
     """x with `dim` multiplied by [extent, new extent]"""
     rank = len(x.type.shape)
     order = [d for d in range(rank) if d != dim] + [dim]
@@ -292,7 +292,7 @@ def _adaptive(x: Node, out: Sequence[int]) -> Node:
     if all(e % o == 0 for e, o in zip(space, out, strict=True)):
         return _avg_pool(x, [e // o for e, o in zip(space, out, strict=True)])
     for d, (extent, cells) in enumerate(zip(space, out, strict=True)):
-        x = _applied(x, _averaging(extent, cells, x.type.dtype), 2 + d)
+        x = applied(x, _averaging(extent, cells, x.type.dtype), 2 + d)
     return x
 
 
@@ -305,7 +305,7 @@ def _adaptive_backward(grad: Node, x: Node) -> Node:
         kernel = [e // o for e, o in zip(space, out, strict=True)]
         return _avg_pool_backward(grad, x, kernel, kernel, 0, False, True, None)
     for d, (extent, cells) in enumerate(zip(space, out, strict=True)):
-        grad = _applied(grad, permute(_averaging(extent, cells, x.type.dtype), (1, 0)), 2 + d)
+        grad = applied(grad, permute(_averaging(extent, cells, x.type.dtype), (1, 0)), 2 + d)
     return grad
 
 

@@ -1,0 +1,62 @@
+"""LSTM, GRU and RNN over their options, and their cells."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from tests.ops.against_eager import Case
+
+_GENERATOR = torch.Generator().manual_seed(23)
+KINDS: dict[str, type[nn.RNNBase]] = {"LSTM": nn.LSTM, "GRU": nn.GRU, "RNN": nn.RNN}
+
+
+def _normal(*shape: int) -> torch.Tensor:
+    return torch.randn(shape, generator=_GENERATOR)
+
+
+class _Flat(nn.Module):
+    """A recurrent layer's outputs and last states in one row."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: torch.Tensor, *state: torch.Tensor) -> torch.Tensor:
+        given: Any = state if len(state) > 1 else next(iter(state), None)
+        found, last = self.layer(x, given)
+        last = last if isinstance(last, tuple) else (last,)
+        return torch.cat([found.flatten(), *(part.flatten() for part in last)])
+
+
+def _case(name: str, layer: nn.Module, *tensors: torch.Tensor) -> Case:
+    """Many steps one behind the other: a sum's rounding enters all that follow."""
+    return Case(name, _Flat(layer), tensors, 1e-4, 1e-5)
+
+
+def layers(kind: str) -> list[Case]:
+    cls: Any = KINDS[kind]
+    states = 2 if kind == "LSTM" else 1
+    both = cls(4, 6, 2, bidirectional=True, batch_first=True)
+    cases = [
+        _case(kind, cls(4, 6), _normal(5, 3, 4)),
+        _case(f"{kind} both ways, two layers", both, _normal(3, 4, 4)),
+        _case(f"{kind} without bias", cls(4, 6, bias=False), _normal(4, 3, 4)),
+        _case(f"{kind} without batch", cls(4, 6), _normal(4, 4)),
+        _case(f"{kind} from states", cls(4, 6, 2), _normal(4, 3, 4), *[_normal(2, 3, 6)] * states),
+    ]
+    if kind == "LSTM":
+        cases.append(_case("LSTM projected", cls(4, 6, 2, proj_size=3), _normal(4, 3, 4)))
+    if kind == "RNN":
+        cases.append(_case("RNN of relu", cls(4, 6, nonlinearity="relu"), _normal(4, 3, 4)))
+    return cases
+
+
+def cells() -> list[Case]:
+    return [
+        Case("GRUCell", nn.GRUCell(4, 6), (_normal(3, 4), _normal(3, 6))),
+        Case("RNNCell", nn.RNNCell(4, 6), (_normal(3, 4), _normal(3, 6))),
+        Case("RNNCell of relu", nn.RNNCell(4, 6, nonlinearity="relu"), (_normal(3, 4),)),
+    ]
