@@ -19,6 +19,7 @@ from tests.ops import (
     image_cases,
     index_cases,
     loss_cases,
+    norm_cases,
     recurrent_cases,
     resample_cases,
     sort_cases,
@@ -52,6 +53,7 @@ NATIVE = ("lookups", "embeddings", "scatters", "scans", "sorts")
 """Tables none of whose operators may be left to PyTorch."""
 
 TABLES |= {
+    "norms": norm_cases.norms,
     "interpolation": resample_cases.interpolation,
     "padding": resample_cases.padding,
     "rearrangement": resample_cases.rearrangement,
