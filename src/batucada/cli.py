@@ -1,4 +1,6 @@
-"""The `batucada` command: look into a PEF.  A user's mistake is one line on stderr and status 2."""
+"""The `batucada` command: look into a PEF, or at a model before it is one.  A user's mistake is one
+line on stderr and status 2.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +22,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with `argv` (default: the process's); returns its exit status."""
     arguments = _parser().parse_args(argv)
     try:
+        if arguments.command == "examine":
+            return _examine(arguments)
         print(_show(arguments) if arguments.command == "show" else _profile(arguments))
         sys.stdout.flush()
     except BatucadaError as error:
@@ -45,7 +49,28 @@ def _parser() -> argparse.ArgumentParser:
     profile = commands.add_parser("profile", help="time every stage of a whole step")
     profile.add_argument("file", help="the PEF")
     profile.add_argument("--steps", type=int, default=50, help="steps to take the fastest of")
+    examine = commands.add_parser(
+        "examine",
+        help="say what of a model will be native, before it is compiled",
+        description="Say what of a model will be native, what PyTorch will run, and what cannot be"
+        " captured, each with the line of the model.  The status is 2 when it cannot be compiled.",
+    )
+    examine.add_argument(
+        "model",
+        metavar="FILE.py:FUNCTION",
+        help="the function returns (model, inputs), or a model that has `example_inputs`: a tensor,"
+        " a tuple or list of them, or a dictionary of keyword arguments",
+    )
+    examine.add_argument("--inference", action="store_true", help="the forward pass alone")
     return parser
+
+
+def _examine(arguments: argparse.Namespace) -> int:
+    from batucada.examine import examined  # PyTorch is imported only where a model is traced
+
+    report, compilable = examined(arguments.model, training=not arguments.inference)
+    print(report)
+    return 0 if compilable else 2
 
 
 def _profile(arguments: argparse.Namespace) -> str:

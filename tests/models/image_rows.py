@@ -38,7 +38,7 @@ def _vgg() -> nn.Module:
     """Its convolutions, with a small head for its three products of 120 million weights."""
     from torchvision.models import vgg11_bn
 
-    model = vgg11_bn()
+    model: Any = vgg11_bn()
     model.avgpool, model.classifier = nn.AdaptiveAvgPool2d(1), nn.Linear(512, 10)
     return classifier(model)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from torch import nn
@@ -49,13 +48,14 @@ def _conv_mixer() -> nn.Module:
 
 
 def _pool_former() -> nn.Module:
-    from timm.models.metaformer import GroupNorm1, MetaFormer
+    from timm.models import metaformer
 
+    norm: Any = metaformer.GroupNorm1  # pyright: ignore[reportPrivateImportUsage]
+    plain: Any = {"downsample_norm": None, "res_scale_init_values": None, "use_mlp_head": False}
     return classifier(
-        MetaFormer(
-            num_classes=10, depths=(1, 1, 2, 1), dims=(32, 64, 128, 160), downsample_norm=None,
-            mlp_act=partial(nn.GELU), mlp_bias=True, norm_layers=GroupNorm1,
-            layer_scale_init_values=1e-2, res_scale_init_values=None, use_mlp_head=False,
+        metaformer.MetaFormer(
+            num_classes=10, depths=(1, 1, 2, 1), dims=(32, 64, 128, 160), mlp_act=nn.GELU,
+            mlp_bias=True, norm_layers=norm, layer_scale_init_values=1e-2, **plain,
         )
     )  # fmt: skip
 

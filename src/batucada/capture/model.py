@@ -16,6 +16,7 @@ from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves, tree_map
 
 from batucada.capture import attention as attention
+from batucada.capture.findings import Findings
 from batucada.capture.inputs import NamedTensor, name_inputs
 from batucada.capture.naming import input_name, model_name, symbol_name
 from batucada.capture.randomness import run_time_rates
@@ -60,16 +61,32 @@ def capture(
     The arguments are as in `name_inputs`; only shapes and dtypes of the tensors matter.
     CaptureError names the user's line.
     """
-    positional, named = name_inputs(model, args, kwargs)
+    return _Session(model, training).run(args, kwargs, loss_indices)
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """The joint graph, or None and what is `refused`, a line each; `hosted` is the operator and the
+    user's line of each call that PyTorch would make."""
+
+    graph: Graph | None
+    refused: tuple[str, ...]
+    hosted: tuple[tuple[str, str], ...]
+
+
+def examine(
+    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None, *, training: bool
+) -> Examined:
+    """As `capture`, with what stands in its way in place of an error."""
     session = _Session(model, training)
-    recorder = session.recorder
-    drawn = (drawing(recorder.generator), run_time_rates(recorder.rate))
-    with recorder, drawn[0], drawn[1], session.model_without_data(), _user_errors(), _compiling():
-        results = session.forward(positional, named)
-        if training:
-            session.backward(results, loss_indices)
-    recorder.raise_unsupported()
-    return session.captured(results)
+    graph: Graph | None = None
+    try:
+        graph = session.run(args, kwargs, None).graph
+    except CaptureError as error:
+        if not session.recorder.findings.refused:
+            session.recorder.findings.refuse(str(error))
+    findings = session.recorder.findings
+    return Examined(graph, tuple(findings.refused), tuple(findings.hosted))
 
 
 @contextlib.contextmanager
@@ -86,13 +103,20 @@ def _compiling() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _user_errors() -> Iterator[None]:
-    """An exception of the user's forward becomes a CaptureError with the user's line."""
+def _user_errors(findings: Findings) -> Iterator[None]:
+    """An exception of the user's forward becomes a CaptureError with the user's line.  Behind what
+    was refused already it may be a consequence: then that is what is said."""
     try:
         yield
-    except (CaptureError, InputError):
+    except InputError:
+        raise
+    except CaptureError as error:
+        if findings.refused:
+            findings.refuse(str(error))
+            findings.raise_refused()
         raise
     except Exception as error:
+        findings.raise_refused()
         frames = traceback.extract_tb(error.__traceback__)
         where = user_line((f.filename, f.lineno or 0) for f in reversed(frames))
         raise CaptureError(
@@ -111,6 +135,24 @@ class _Session:
         self.outputs: list[Output] = []
         self.specs: list[OutputSpec] = []
         self.start_gradients: dict[str, float] = {}
+
+    def run(
+        self,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any] | None,
+        loss_indices: Sequence[int] | None,
+    ) -> Captured:
+        positional, named = name_inputs(self.model, args, kwargs)
+        recorder = self.recorder
+        with (
+            recorder, drawing(recorder.generator), run_time_rates(recorder.rate),
+            self.model_without_data(), _user_errors(recorder.findings), _compiling(),
+        ):  # fmt: skip
+            results = self.forward(positional, named)
+            if self.training:
+                self.backward(results, loss_indices)
+        recorder.findings.raise_refused()
+        return self.captured(results)
 
     @contextlib.contextmanager
     def model_without_data(self) -> Iterator[None]:

@@ -21,11 +21,12 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from batucada.capture.aliases import Aliases
 from batucada.capture.dtypes import dtype_of, torch_dtype
+from batucada.capture.findings import Findings
 from batucada.capture.folding import MASKS, folded, positions, reads_values, value_of
 from batucada.capture.guards import value_that_passes
 from batucada.capture.hosting import can_run_on_host, host_nodes
 from batucada.capture.naming import symbol_name
-from batucada.errors import CaptureError, UnsupportedOpError
+from batucada.errors import CaptureError
 from batucada.ir.graph import Node, Section, input_node
 from batucada.ir.types import Type
 from batucada.ops import ATEN, TypeRuleError, origin
@@ -87,7 +88,7 @@ class Recorder(TorchDispatchMode):
         self._aliases = Aliases(self._again, self._standing_for)
         self._changed: dict[int, str] = {}  # owner of memory -> where it was last changed
         self._forward_lines: dict[int, str] = {}  # autograd sequence number -> user's line
-        self._unsupported: dict[str, None] = {}
+        self.findings = Findings()
         self._modules: list[str] = []
         self.generator = Generator(lambda: (self._modules or [""])[-1])
 
@@ -127,13 +128,6 @@ class Recorder(TorchDispatchMode):
 
     def changed_at(self, tensor: torch.Tensor) -> str:
         return self._changed.get(id(tensor), "?")
-
-    def raise_unsupported(self) -> None:
-        if self._unsupported:
-            found = "\n  ".join(self._unsupported)
-            raise UnsupportedOpError(
-                f"the model uses operators that cannot be compiled yet:\n  {found}"
-            )
 
     @contextlib.contextmanager
     def module_names(self, model: nn.Module) -> Iterator[None]:
@@ -197,11 +191,14 @@ class Recorder(TorchDispatchMode):
         answer = value_that_passes(sys._getframe(2))
         if answer is not None:
             return answer
-        raise CaptureError(
+        finding = (
             f"{where}: the program reads a tensor's value (.item(), bool(), int(), an if on a"
             " tensor);"
             " a compiled graph is static. Use torch.where, or compute the value on the host"
         )
+        if not self.findings.refuse(finding):  # a loop on such a value might never end
+            raise CaptureError(finding)
+        return torch.ones((), dtype=args[0].dtype).item()
 
     def _held(self, value: Any) -> Any:
         return (
@@ -285,6 +282,7 @@ class Recorder(TorchDispatchMode):
         if not can_run_on_host(func):
             return self._report(func, args, kwargs, where, why)
         out = self._run(func, args, kwargs)
+        self.findings.hosted.append((str(func), where))
         with origin(where, self.section):
             found = host_nodes(func, args, kwargs, out, self.node_of)
         for tensor, node in found:
@@ -300,7 +298,7 @@ class Recorder(TorchDispatchMode):
         """Go on behind an operator that cannot be compiled, so that all of them are reported at
         once.
         """
-        self._unsupported[f"{func} at {where}{why and ': '}{why}"] = None
+        self.findings.refuse(f"{func} at {where}{why and ': '}{why}")
         out = self._run(func, args, kwargs)
         for tensor in tree_leaves(out):
             if isinstance(tensor, torch.Tensor):
