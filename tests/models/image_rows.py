@@ -45,7 +45,7 @@ def _vgg() -> nn.Module:
     from torchvision.models import vgg11_bn
 
     model: Any = vgg11_bn()
-    model.avgpool, model.classifier = nn.AdaptiveAvgPool2d(1), nn.Linear(512, 10)
+    model.avgpool, model.classifier = nn.AdaptiveAvgPool2d(1), nn.Sequential(nn.Linear(512, 10))
     return classifier(model)
 
 

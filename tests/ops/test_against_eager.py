@@ -80,6 +80,7 @@ _MARKED = [pytest.param(t, marks=pytest.mark.slow) if t in _SLOW else t for t in
 
 @pytest.mark.filterwarnings("ignore:reduction. 'mean' divides")  # PyTorch's advice on KLDivLoss
 @pytest.mark.filterwarnings("ignore:LSTM with projections")
+@pytest.mark.filterwarnings("ignore:index_reduce.. is in beta")
 @pytest.mark.filterwarnings("ignore:var\\(\\). degrees of freedom")
 @pytest.mark.parametrize("checked", [False, True], ids=["fast", "checked"])
 @pytest.mark.parametrize("table", _MARKED)

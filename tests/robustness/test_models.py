@@ -30,7 +30,7 @@ class Net(nn.Module):
 
 class Noise(Net):
     def forward(self, x):
-        return self.linear(x) * torch.randn_like(x)  # WRONG
+        return self.linear(x) * torch.poisson(x.abs())  # WRONG
 
 
 class Ctc(Net):
@@ -38,11 +38,6 @@ class Ctc(Net):
         steps = self.linear(x).log_softmax(1)[:, None]
         one = torch.ones(1, dtype=torch.long)
         return nn.functional.ctc_loss(steps, one[None], 6 * one, one)  # WRONG
-
-
-class Dropout(Net):
-    def forward(self, x):
-        return nn.functional.dropout(self.linear(x), 0.5).sum()  # WRONG
 
 
 class Branch(Net):
@@ -89,7 +84,7 @@ class Raises(Net):
         return self.linear(x) @ torch.ones(5, 5)  # WRONG
 
 
-CANNOT = [Noise, Ctc, Dropout, Branch, Item, Nonzero, InputInPlace, ParameterView, Outside, Raises]
+CANNOT = [Noise, Ctc, Branch, Item, Nonzero, InputInPlace, ParameterView, Outside, Raises]
 
 
 def line_of(model: type[nn.Module]) -> int:
@@ -118,7 +113,7 @@ def test_what_cannot_be_compiled_says_where(model: type[nn.Module], tmp_path: Pa
 def test_a_model_is_whole_after_a_failed_compile(tmp_path: Path) -> None:
     model = Noise()
     weight = model.linear.weight
-    with pytest.raises(UnsupportedOpError, match="randn"):
+    with pytest.raises(UnsupportedOpError, match="poisson"):
         compiled(model, tmp_path)
     assert model.linear.weight is weight
     assert not weight.is_meta
@@ -153,7 +148,7 @@ def test_optimizers_that_cannot_be_compiled(tmp_path: Path) -> None:
     model, stranger = Plain(), nn.Linear(2, 2)
     weight = [model.linear.weight]
     for made, said in (
-        ([torch.optim.RMSprop(model.parameters())], "RMSprop cannot be compiled; use one of SGD"),
+        ([torch.optim.ASGD(model.parameters())], "ASGD cannot be compiled; use one of SGD"),
         ([sgd(model), torch.optim.SGD(weight, 0.1)], "linear__weight belongs to two optimizers"),
         ([sgd(stranger)], r"shape \(2, 2\) that the model has not"),
     ):
@@ -252,7 +247,7 @@ class Net(torch.nn.Module):
         self.linear = torch.nn.Linear(4, 4)
 
     def forward(self, x):
-        return (self.linear(x) * torch.randn_like(x)).sum()
+        return (self.linear(x) * torch.poisson(x.abs())).sum()
 
 
 args = parse_app_args(sys.argv[1:])
@@ -266,7 +261,7 @@ samba.session.compile(model, [samba.randn(3, 4, name="x")], optimizer, config_di
 def test_the_command_ends_with_the_message_alone(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(PROGRAM)
     error = run(tmp_path / "app.py", "compile", "--pef-name=app", folder=tmp_path).refused()
-    assert re.search(r"randn_like\S* at app\.py:14", error)
+    assert re.search(r"poisson\S* at app\.py:14", error)
     assert pefs(tmp_path) == []
 
 

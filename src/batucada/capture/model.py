@@ -19,8 +19,9 @@ from batucada.capture import attention as attention
 from batucada.capture.findings import Findings
 from batucada.capture.inputs import NamedTensor, name_inputs
 from batucada.capture.naming import input_name, model_name, symbol_name
+from batucada.capture.places import user_line
 from batucada.capture.randomness import run_time_rates
-from batucada.capture.recorder import Recorder, type_of, user_line
+from batucada.capture.recorder import Recorder, type_of
 from batucada.errors import CaptureError, InputError
 from batucada.ir.graph import Graph, Node, Output, graph_of, input_node, postorder
 from batucada.ops.random import RUN, drawing
@@ -139,7 +140,7 @@ class _Session:
     def run(
         self,
         args: tuple[Any, ...],
-        kwargs: dict[str, Any] | None,
+        kwargs: Mapping[str, Any] | None,
         loss_indices: Sequence[int] | None,
     ) -> Captured:
         positional, named = name_inputs(self.model, args, kwargs)

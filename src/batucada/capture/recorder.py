@@ -8,9 +8,8 @@ all of it at once.
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -26,6 +25,7 @@ from batucada.capture.folding import MASKS, folded, positions, reads_values, val
 from batucada.capture.guards import value_that_passes
 from batucada.capture.hosting import can_run_on_host, host_nodes
 from batucada.capture.naming import symbol_name
+from batucada.capture.places import frames_here, user_line
 from batucada.errors import CaptureError
 from batucada.ir.graph import Node, Section, input_node
 from batucada.ir.types import Type
@@ -34,41 +34,12 @@ from batucada.ops.create import full
 from batucada.ops.elementwise import cast
 from batucada.ops.random import Generator
 
-_OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-_FACE = os.path.join(os.path.dirname(_OURS), "sambaflow")
-_TORCH = os.path.dirname(os.path.abspath(torch.__file__))
-_LIBRARIES = (
-    _TORCH + os.sep,
-    _OURS + os.sep,
-    _FACE + os.sep,
-    os.path.dirname(os.__file__) + os.sep,
-)
-
 _PRODUCTS = frozenset(
     {"aten.mm", "aten.addmm", "aten.bmm", "aten.baddbmm", "aten.convolution", "aten.mv"}
 )
 _LABELLED = {"aten.embedding", "aten.embedding_dense_backward"} | frozenset(
     f"aten.nll_loss{rank}_{way}" for rank in ("", "2d") for way in ("forward", "backward")
 )
-
-
-def user_line(frames: Iterable[tuple[str, int]]) -> str:
-    """`file:line` of the first frame that is neither PyTorch's, Python's nor ours."""
-    for filename, line in frames:
-        if not filename.startswith(_LIBRARIES) and not filename.startswith("<"):
-            return f"{os.path.relpath(filename) if _is_near(filename) else filename}:{line}"
-    return "?"
-
-
-def _is_near(filename: str) -> bool:
-    return os.path.abspath(filename).startswith(os.getcwd() + os.sep)
-
-
-def _stack() -> Iterator[tuple[str, int]]:
-    frame = sys._getframe(1)
-    while frame is not None:
-        yield frame.f_code.co_filename, frame.f_lineno
-        frame = frame.f_back
 
 
 def type_of(tensor: torch.Tensor) -> Type:
@@ -157,7 +128,7 @@ class Recorder(TorchDispatchMode):
         differentiated.
         """
         if self.section == "FWD":
-            return user_line(_stack())
+            return user_line(frames_here())
         node = torch._C._current_autograd_node()
         number = node._sequence_nr() if node is not None else -1  # type: ignore[attr-defined]
         return self._forward_lines.get(number, "?")

@@ -1,0 +1,38 @@
+"""Where in the user's files something comes from."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Iterator
+
+import torch
+
+_OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_FACE = os.path.join(os.path.dirname(_OURS), "sambaflow")
+_LIBRARIES = (
+    os.path.dirname(os.path.abspath(torch.__file__)) + os.sep,
+    _OURS + os.sep,
+    _FACE + os.sep,
+    os.path.dirname(os.__file__) + os.sep,
+)
+
+
+def user_line(frames: Iterable[tuple[str, int]]) -> str:
+    """`file:line` of the first frame that is neither PyTorch's, Python's nor ours."""
+    for filename, line in frames:
+        if not filename.startswith(_LIBRARIES) and not filename.startswith("<"):
+            return f"{os.path.relpath(filename) if _is_near(filename) else filename}:{line}"
+    return "?"
+
+
+def _is_near(filename: str) -> bool:
+    return os.path.abspath(filename).startswith(os.getcwd() + os.sep)
+
+
+def frames_here() -> Iterator[tuple[str, int]]:
+    """File and line of every frame, from the caller outwards."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        yield frame.f_code.co_filename, frame.f_lineno
+        frame = frame.f_back
