@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.parametrizations import weight_norm
 
-from .row import Batch, Row, classifier
+from .row import Batch, Row, classifier, faster_sgd
 
 WORDS = 32
 
@@ -186,9 +186,11 @@ class _Transformer(nn.Module):
 ROWS = (
     Row("bidirectional LSTM", "recurrent", lambda: classifier(_LastOfLSTM()), _sequences),
     Row("GRU seq2seq", "recurrent", _SequenceToSequence, _translations),
-    Row("character RNN", "recurrent", lambda: classifier(_CharacterRNN()), _text()),
+    Row("character RNN", "recurrent", lambda: classifier(_CharacterRNN()), _text(), faster_sgd),
     Row("TCN", "sequence convolution", _tcn, _labelled_steps),
-    Row("WaveNet", "sequence convolution", lambda: classifier(_WaveNet()), _text(2, 32)),
+    Row(
+        "WaveNet", "sequence convolution", lambda: classifier(_WaveNet()), _text(2, 32), faster_sgd,
+    ),
     Row(
         "transformer encoder", "transformer", lambda: classifier(_Encoder()), _padded_text,
         quick=True,
