@@ -80,6 +80,15 @@ class Program(Executor):
             OutputSpec(s.name, torch_dtype(s), s.shape) for s in self.manifest.of_role("output")
         )
 
+    def __call__(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """A whole step on the inputs, in the order of `input_names`; the tensors of the outputs."""
+        return tuple(result.tensor() for result in self.run(self.input_names, tensors))
+
+    def __repr__(self) -> str:
+        kind = "training" if self.training else "inference"
+        outputs = ", ".join(spec.name for spec in self.outputs)
+        return f"Program({self.pef.path}: {kind}, {', '.join(self.input_names)} -> {outputs})"
+
     def attach(
         self,
         model: nn.Module,

@@ -118,6 +118,16 @@ def test_an_exception_of_the_forward() -> None:
     assert "ValueError: no such mode" in message
 
 
+def test_inputs_that_do_not_fit_the_forward() -> None:
+    class Sum(nn.Module):
+        def forward(self, x: torch.Tensor, missing: torch.Tensor) -> torch.Tensor:
+            return x + missing
+
+    message = error_of(Sum())
+    assert "def forward(self, x: torch.Tensor, missing" in line_in(message)
+    assert "missing 1 required positional argument" in message
+
+
 def test_no_tensor_is_returned() -> None:
     class Nothing(nn.Module):
         def forward(self, x: torch.Tensor) -> None:

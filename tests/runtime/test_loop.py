@@ -83,6 +83,22 @@ def test_a_loop_is_as_many_steps(
         torch.testing.assert_close(looped.gradient(symbol), parameter.grad, **close)
 
 
+def test_a_program_is_called_with_the_inputs_in_order(tmp_path: Path) -> None:
+    model = Mlp(12, 8, 5)
+    x, y = torch.randn(3, 12), torch.randint(5, (3,))
+    bt.compile(model, (x, y), path=tmp_path / "m.pef")
+    program = bt.load(tmp_path / "m.pef")
+    program.attach(model, (x, y))
+    assert repr(program) == (
+        f"Program({tmp_path / 'm.pef'}: inference, x, y -> "
+        "mlp__criterion__crossentropyloss__outputs__0, mlp__second__linear__outputs__0)"
+    )
+    loss, logits = program(x, y)
+    torch.testing.assert_close((loss, logits), model(x, y))
+    (result, _) = program.run(["y", "x"], [y, x])
+    assert repr(result) == f"Result('mlp__criterion__crossentropyloss__outputs__0', {loss!r})"
+
+
 def test_a_loop_stops_at_a_wrong_label_and_updates_nothing(tmp_path: Path) -> None:
     model = Mlp(12, 8, 5)
     made = torch.optim.SGD(model.parameters(), lr=0.1)

@@ -5,6 +5,7 @@ data.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -104,9 +105,10 @@ def _compiling() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _user_errors(findings: Findings) -> Iterator[None]:
-    """An exception of the user's forward becomes a CaptureError with the user's line.  Behind what
-    was refused already it may be a consequence: then that is what is said."""
+def _user_errors(model: nn.Module, findings: Findings) -> Iterator[None]:
+    """An exception of the user's forward becomes a CaptureError with the user's line: that of
+    `def forward` where the call does not fit it.  Behind what was refused already it may be a
+    consequence: then that is what is said."""
     try:
         yield
     except InputError:
@@ -119,7 +121,9 @@ def _user_errors(findings: Findings) -> Iterator[None]:
     except Exception as error:
         findings.raise_refused()
         frames = traceback.extract_tb(error.__traceback__)
-        where = user_line((f.filename, f.lineno or 0) for f in reversed(frames))
+        called = inspect.unwrap(type(model).forward).__code__
+        places = [*reversed([(f.filename, f.lineno or 0) for f in frames])]
+        where = user_line([*places, (called.co_filename, called.co_firstlineno)])
         raise CaptureError(
             f"{where}: the model's forward fails: {type(error).__name__}: {error}"
         ) from error
@@ -147,7 +151,7 @@ class _Session:
         recorder = self.recorder
         with (
             recorder, drawing(recorder.generator), run_time_rates(recorder.rate),
-            self.model_without_data(), _user_errors(recorder.findings), _compiling(),
+            self.model_without_data(), _user_errors(self.model, recorder.findings), _compiling(),
         ):  # fmt: skip
             results = self.forward(positional, named)
             if self.training:

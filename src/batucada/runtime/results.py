@@ -47,6 +47,9 @@ class Result:
             self._tensor = flat.view(self.dtype).view(self.symbol.shape)
         return self._tensor
 
+    def __repr__(self) -> str:
+        return f"Result({self.name!r}, {self.tensor()!r})"
+
 
 class ResultMemory:
     """Gives each run a record of the size of all outputs."""
