@@ -15,6 +15,7 @@ from tests.ops import (
     activation_cases,
     attention_cases,
     block_cases,
+    ctc_cases,
     half_cases,
     image_cases,
     index_cases,
@@ -49,7 +50,7 @@ TABLES: dict[str, Callable[[], list[Case]]] = {
     "sorts": sort_cases.sorts,
     "transformers": transformer_cases.cases,
 }
-NATIVE = ("lookups", "embeddings", "scatters", "scans", "sorts")
+NATIVE = ("lookups", "embeddings", "scatters", "scans", "sorts", "ctc-none")
 """Tables none of whose operators may be left to PyTorch."""
 
 TABLES |= {
@@ -63,6 +64,8 @@ for _name in recurrent_cases.KINDS:
     TABLES[f"recurrent-{_name}"] = lambda k=_name: recurrent_cases.layers(k)
 for _name, _dtype in half_cases.DTYPES.items():
     TABLES[f"half-{_name}"] = lambda d=_dtype: half_cases.sums_and_products(d)
+for _reduction in loss_cases.REDUCTIONS:
+    TABLES[f"ctc-{_reduction}"] = lambda r=_reduction: ctc_cases.cases(r)
 for _shape in activation_cases.SHAPES:
     TABLES[f"pointwise-{_shape}"] = lambda shape=_shape: activation_cases.pointwise(shape)
 for _reduction in loss_cases.REDUCTIONS:

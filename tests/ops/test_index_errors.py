@@ -16,6 +16,15 @@ from tests.ops.against_eager import Function
 
 ROWS = 5
 
+
+def _ctc(table: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    chances = table.log_softmax(1)[:, None].expand(ROWS, 4, 3)
+    targets = torch.ones((4, 4), dtype=torch.long)
+    return nn.functional.ctc_loss(
+        chances, targets, torch.full((4,), ROWS), lengths, zero_infinity=True
+    )
+
+
 MODELS: dict[str, tuple[Callable[..., torch.Tensor], int]] = {
     "embedding": (lambda t, i: nn.functional.embedding(i, t), 0),
     "gather": (lambda t, i: t.gather(0, i[:, None].expand(4, 3)), 0),
@@ -24,6 +33,7 @@ MODELS: dict[str, tuple[Callable[..., torch.Tensor], int]] = {
     "x[i, j]": (lambda t, i: t[i, i % 2], -ROWS),
     "index_add": (lambda t, i: t.index_add(0, i, t[:4]), 0),
     "index_put": (lambda t, i: t.index_put((i,), t[:4] * 2), -ROWS),
+    "ctc": (_ctc, 0),
     "scatter": (lambda t, i: t.scatter(0, i[:, None].expand(4, 3), t[:4]), 0),
 }
 """A function of a table [5, 3] and four indices, and the least index it takes."""

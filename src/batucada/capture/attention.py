@@ -18,12 +18,12 @@ from batucada.capture.recorder import Recorder
 
 Tensor = torch.Tensor
 
-_OURS = torch.library.Library("batucada", "DEF")
-_OURS.define(
+OURS = torch.library.Library("batucada", "DEF")
+OURS.define(
     "attention(Tensor q, Tensor k, Tensor v, Tensor? mask, bool causal, float scale)"
     " -> (Tensor, Tensor)"
 )
-_OURS.define(
+OURS.define(
     "attention_backward(Tensor grad, Tensor q, Tensor k, Tensor v, Tensor out, Tensor lse,"
     " Tensor? mask, bool causal, float scale) -> (Tensor, Tensor, Tensor)"
 )
@@ -134,5 +134,5 @@ def _joined(
     return out if len(shape) == 2 else out.reshape(*shape, *out.shape[-2:])
 
 
-_INSTEAD = torch.library.Library("aten", "IMPL")
-_INSTEAD.impl("scaled_dot_product_attention", _attention, "AutogradMeta")
+INSTEAD = torch.library.Library("aten", "IMPL")
+INSTEAD.impl("scaled_dot_product_attention", _attention, "AutogradMeta")

@@ -17,6 +17,7 @@ from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves, tree_map
 
 from batucada.capture import attention as attention
+from batucada.capture import ctc as ctc
 from batucada.capture.findings import Findings
 from batucada.capture.inputs import NamedTensor, name_inputs
 from batucada.capture.naming import input_name, model_name, symbol_name

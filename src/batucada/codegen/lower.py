@@ -9,6 +9,7 @@ from batucada.codegen.attention import Forward
 from batucada.codegen.attention_backward import Backward
 from batucada.codegen.boxes import Boxes
 from batucada.codegen.contract import Contract
+from batucada.codegen.ctc import Ctc
 from batucada.codegen.cut import Cut
 from batucada.codegen.emitter import Emitter
 from batucada.codegen.nest import Nest
@@ -45,9 +46,9 @@ def check_codes(program: Program) -> dict[Node, int]:
     return {node: code for code, node in enumerate(checks, 1)}
 
 
-_WRITERS: dict[str, type[Boxes | Put | Scan | ArgSort | Search | Forward | Backward]] = {
+_WRITERS: dict[str, type[Boxes | Ctc | Put | Scan | ArgSort | Search | Forward | Backward]] = {
     "attention": Forward, "attention_backward": Backward,
-    "cat": Boxes, "pad": Boxes, "put": Put, "scan": Scan, "argsort": ArgSort,
+    "cat": Boxes, "ctc": Ctc, "pad": Boxes, "put": Put, "scan": Scan, "argsort": ArgSort,
     "searchsorted": Search,
 }  # fmt: skip
 
