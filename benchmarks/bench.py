@@ -1,10 +1,11 @@
 """Microseconds a step, Batucada beside its peers: one JSON line a case.
 
 The peers of a case run in turns (A B C A B C ...), so that a slow moment of the machine meets all
-of them; a number is the median over the rounds.  `ratio` is eager PyTorch's time over a peer's.
+of them; a number is the median over the rounds.  Each is a process of its own.  `ratio` is eager
+PyTorch's time over a peer's.
 
     python benchmarks/bench.py --cases train-1,train-128 --peers session,eager --rounds 9
-    python benchmarks/bench.py --cases networks --threads 2
+    python benchmarks/bench.py --cases networks --threads 1,2 --keep made --out lines.jsonl
 
 `best_peer` is the fastest that is not ours, `against_best` its time over our loop's; `gflops` is
 what our loop reaches, `of_peak` its share of what the cores in use can do on registers alone.
@@ -13,14 +14,12 @@ what our loop reaches, `of_peak` its share of what the cores in use can do on re
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
-import os
 import statistics
-import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,60 +30,85 @@ WARM_UP_STEPS = 3
 
 def main() -> None:
     arguments = _arguments()
-    _pin(arguments.threads)  # before torch, JAX and the runtime look at the machine
-    import peers
-    import torch
     from peak import peak_gflops
+    from peers import PEERS
     from workload import CASES, GROUPS
 
-    torch.set_num_threads(arguments.threads)
-    chosen = {name: peers.PEERS[name] for name in _names(arguments.peers, peers.PEERS)}
-    peak = peak_gflops() * arguments.threads
-    for name in _names(_cases(arguments.cases, GROUPS), CASES):
+    names = _names(GROUPS.get(arguments.cases, arguments.cases), CASES)
+    peers = _names(arguments.peers, PEERS)
+    peak = peak_gflops()
+    known = measured(arguments.out)
+    with _folder(arguments.keep) as folder:
+        for threads in map(int, arguments.threads.split(",")):
+            for name in names:
+                if (name, threads) not in known:
+                    line = _measure(name, threads, peers, peak * threads, folder, arguments)
+                    _write(line, arguments.out)
+
+
+def measured(path: Path | None) -> dict[tuple[str, int], dict[str, Any]]:
+    """The lines of a file of figures, by case and threads."""
+    if path is None or not path.exists():
+        return {}
+    lines = map(json.loads, path.read_text().splitlines())
+    return {(line["case"], line["threads"]): line for line in lines}
+
+
+def _measure(
+    case: str, threads: int, names: list[str], peak: float, folder: Path,
+    arguments: argparse.Namespace,
+) -> dict[str, Any]:  # fmt: skip
+    from processes import prepared
+
+    start = time.perf_counter()
+    peers, skipped = prepared(case, names, threads, folder, arguments.limit, arguments.jobs)
+    seconds = round(time.perf_counter() - start, 1)
+    line = {"case": case, "threads": threads, "prepared_s": seconds, "skipped": skipped}
+    try:
+        if not arguments.prepare:
+            times = interleaved(peers, arguments.rounds, arguments.seconds)
+            flops = peers["loop"].flops if "loop" in peers else 0
+            line |= _figures(times) | _of_peak(times, flops, peak)
+    finally:
+        for peer in peers.values():
+            peer.stop()
+    return line
+
+
+def _write(line: dict[str, Any], path: Path | None) -> None:
+    print(json.dumps(line), flush=True)
+    if path is not None:
+        with path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+@contextmanager
+def _folder(kept: Path | None) -> Iterator[Path]:
+    if kept is None:
         with tempfile.TemporaryDirectory() as folder:
-            runs, skipped = _prepared(CASES[name], chosen, Path(folder))
-            times = interleaved(runs, arguments.rounds, arguments.seconds)
-            flops = peers.flops_of(CASES[name], Path(folder)) if "loop" in runs else 0
-        figures = _figures(times) | _of_peak(times, flops, peak)
-        line = {"case": name, "threads": arguments.threads, **figures, "skipped": skipped}
-        print(json.dumps(line), flush=True)
-
-
-def _prepared(case: Any, chosen: dict[str, Callable], folder: Path) -> tuple[dict, dict]:
-    """The peers that can run the case, and why the others cannot."""
-    from torch_peers import MissingPeerError
-
-    runs: dict[str, Callable[[int], object]] = {}
-    skipped: dict[str, str] = {}
-    for peer, prepare in chosen.items():
-        try:
-            with contextlib.redirect_stdout(sys.stderr):  # stdout is for the figures
-                runs[peer] = prepare(case, folder)
-                runs[peer](1)
-        except MissingPeerError as error:
-            skipped[peer] = str(error)
-        except Exception as error:
-            if peer in OURS:
-                raise
-            runs.pop(peer, None)
-            skipped[peer] = f"fails: {type(error).__name__}: {str(error).splitlines()[0]}"
-    return runs, skipped
+            yield Path(folder)
+        return
+    kept.mkdir(parents=True, exist_ok=True)
+    yield kept.resolve()
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument(
-        "--cases", default="ffn", help="names with commas between, or ffn (default) or networks"
-    )
-    parser.add_argument("--peers", default="", help="names with commas between; default: all")
-    parser.add_argument("--rounds", type=int, default=7, help="rounds a case (default 7)")
-    parser.add_argument("--seconds", type=float, default=0.2, help="length of a turn (default 0.2)")
-    parser.add_argument("--threads", type=int, default=1, help="cores to use (default 1)")
+
+    def option(name: str, help: str, **kind: Any) -> None:
+        parser.add_argument(name, help=help, **kind)
+
+    option("--cases", "names with commas between, or ffn (default) or networks", default="ffn")
+    option("--peers", "names with commas between; default: all", default="")
+    option("--rounds", "rounds a case (default 7)", type=int, default=7)
+    option("--seconds", "length of a turn (default 0.2)", type=float, default=0.2)
+    option("--threads", "cores to use (default 1), or several such numbers: 1,2", default="1")
+    option("--limit", "seconds a peer may take to be ready (default 900)", type=float, default=900)
+    option("--jobs", "peers that prepare at a time (default 2)", type=int, default=2)
+    option("--keep", "folder for what the compilers made; it serves again", type=Path)
+    option("--prepare", "compile for --keep and measure nothing", action="store_true")
+    option("--out", "file to add lines to; what it has is not measured again", type=Path)
     return parser.parse_args()
-
-
-def _cases(text: str, groups: dict[str, str]) -> str:
-    return groups.get(text, text)
 
 
 def _names(text: str, known: dict) -> list[str]:
@@ -95,17 +119,8 @@ def _names(text: str, known: dict) -> list[str]:
     return names
 
 
-def _pin(threads: int) -> None:
-    """Keep the process, and every pool that its libraries start, on the first `threads` cores."""
-    cores = sorted(os.sched_getaffinity(0))
-    if not 1 <= threads <= len(cores):
-        raise SystemExit(f"bench: --threads {threads}, but {len(cores)} cores are available")
-    os.sched_setaffinity(0, cores[:threads])
-    os.environ["SN_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = str(threads)
-
-
 def interleaved(
-    runs: dict[str, Callable[[int], object]], rounds: int, seconds: float
+    runs: Mapping[str, Callable[[int], object]], rounds: int, seconds: float
 ) -> dict[str, list[float]]:
     """Seconds a step of each run, one number a round; a turn lasts about `seconds`."""
     counts = {}

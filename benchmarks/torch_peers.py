@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -122,17 +121,20 @@ class _Flat(nn.Module):
         return self.function(*tensors)
 
 
-def ahead_of_time(case: Case, folder: Path, channels_last: bool = False) -> Steps:
-    """AOTInductor: the whole step, or the model, as a shared library."""
-    model, inputs = _prepared(case, channels_last)
-    path = str(Path(tempfile.mkdtemp(dir=folder)) / "step.pt2")
-    if not case.training:
-        with torch.no_grad():
-            package = torch.export.export(model, inputs)
-            torch._inductor.aoti_compile_and_package(package, package_path=path)
-        call = torch._inductor.aoti_load_package(path)
-        return repeat(torch.inference_mode()(lambda: call(*inputs)))
-    parameters, buffers = _state(model)
+def _package(program: Any, path: Path) -> None:
+    """Whole or not at all."""
+    unfinished = path.with_name(f"unfinished-{path.name}")
+    torch._inductor.aoti_compile_and_package(program, package_path=str(unfinished))
+    unfinished.replace(path)
+
+
+def _exported_step(
+    model: nn.Module,
+    parameters: dict[str, Tensor],
+    buffers: dict[str, Tensor],
+    inputs: tuple[Tensor, ...],
+) -> Any:
+    """(*parameters, *buffers, *inputs) -> (loss, *new parameters, *new buffers)"""
     names, buffer_names = list(parameters), list(buffers)
     whole = _functional_step(model)
 
@@ -148,9 +150,24 @@ def ahead_of_time(case: Case, folder: Path, channels_last: bool = False) -> Step
 
     with torch.no_grad():
         graph = make_fx(torch.func.functionalize(flat))(*arguments)
-        package = torch.export.export(_Flat(graph), arguments)
-        torch._inductor.aoti_compile_and_package(package, package_path=path)
-    call = torch._inductor.aoti_load_package(path)
+        return torch.export.export(_Flat(graph), arguments)
+
+
+def ahead_of_time(case: Case, folder: Path, channels_last: bool = False) -> Steps:
+    """AOTInductor: the whole step, or the model, as a shared library."""
+    model, inputs = _prepared(case, channels_last)
+    layout = "-channels-last" if channels_last else ""
+    path = folder / f"{case.name}{layout}-{torch.get_num_threads()}.pt2"
+    if not case.training:
+        if not path.exists():
+            with torch.no_grad():
+                _package(torch.export.export(model, inputs), path)
+        call = torch._inductor.aoti_load_package(str(path))
+        return repeat(torch.inference_mode()(lambda: call(*inputs)))
+    parameters, buffers = _state(model)
+    if not path.exists():
+        _package(_exported_step(model, parameters, buffers, inputs), path)
+    call = torch._inductor.aoti_load_package(str(path))
     state = [*parameters.values(), *buffers.values()]
 
     def run(steps: int) -> None:

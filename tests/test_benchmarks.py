@@ -55,3 +55,36 @@ def test_unknown_case_is_named() -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "there is no 'train-3'; known: train-1, train-16" in done.stderr
+
+
+@pytest.mark.slow
+def test_peers_are_processes(bench: ModuleType, tmp_path: Path) -> None:
+    """One that is late or has no form of the case is reported; what is measured is not again."""
+    out = tmp_path / "lines.jsonl"
+    command = [
+        *(sys.executable, str(FOLDER / "bench.py"), "--cases", "infer-1", "--rounds", "1"),
+        *("--seconds", "0.01", "--peers", "eager,eager-channels-last", "--out", str(out)),
+    ]
+    subprocess.run(command, check=True, capture_output=True)
+    first = bench.measured(out)["infer-1", 1]
+    assert list(first["us"]) == ["eager"]
+    assert first["skipped"] == {"eager-channels-last": "no images"}
+    late = subprocess.run(
+        [*command, "--limit", "0.01", "--threads", "1,2"], check=True, capture_output=True
+    )
+    assert b"not ready after 0.01 s" in late.stdout
+    assert list(bench.measured(out)) == [("infer-1", 1), ("infer-1", 2)]
+
+
+def test_table_of_lines(bench: ModuleType) -> None:
+    import table  # pyright: ignore[reportMissingImports]
+
+    line = {
+        "case": "lenet-infer-32", "threads": 2, "of_peak": 0.5, "skipped": {"jax": "no"},
+        "us": {"loop": 500.0, "session": 510.0, "eager": 2000.0, "aoti": 1500.0},
+    }  # fmt: skip
+    page = "before\n<!-- table inference-2 -->\nold\n<!-- end -->\n<!-- table training-2 -->\nx"
+    filled = table.filled(page, [line, {"case": "lenet", "threads": 2}])
+    assert "| lenet, batch 32 | 0.5 | 0.50 | 2 | 1.5 aoti | 3.00 |\n<!-- end -->" in filled
+    assert "old" not in filled
+    assert filled.endswith("<!-- table training-2 -->\nx")
