@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from batucada.pipeline import compile as compile
     from batucada.program import Program as Program
     from batucada.program import load as load
+    from batucada.runtime.group import join as join
+    from batucada.runtime.launch import Launch as Launch
     from batucada.runtime.results import Result as Result
 
 _HOMES = {
@@ -39,9 +41,11 @@ _HOMES = {
     "named_leaves": "batucada.capture",
     "symbol_name": "batucada.capture",
     "Compiled": "batucada.pipeline",
+    "join": "batucada.runtime.group",
     "compile": "batucada.pipeline",
     "Program": "batucada.program",
     "load": "batucada.program",
+    "Launch": "batucada.runtime.launch",
     "Result": "batucada.runtime.results",
 }
 

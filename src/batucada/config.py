@@ -26,6 +26,7 @@ class Options:
     debug: int = 0
     threads: int | None = None
     cache: str | None = None
+    timeout: float = 1800.0
 
     def __post_init__(self) -> None:
         if self.target is not None and self.target not in get_args(TargetLevel):
@@ -34,6 +35,8 @@ class Options:
             raise OptionError(_expected("debug", self.debug, "0, 1, 2 or 3"))
         if self.threads is not None and not 1 <= self.threads <= MAX_THREADS:
             raise OptionError(_expected("threads", self.threads, f"1 to {MAX_THREADS}"))
+        if not self.timeout > 0:
+            raise OptionError(_expected("timeout", self.timeout, "seconds, more than 0"))
 
     def with_environment(self, environ: Mapping[str, str] | None = None) -> Options:
         """These options, with the environment's value where one is left at its default."""
@@ -70,6 +73,13 @@ def _parse_threads(text: str) -> int:
     if not 1 <= count <= MAX_THREADS:
         raise ValueError(text)
     return count
+
+
+def _parse_seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise ValueError(text)
+    return value
 
 
 def _parse_debug(text: str) -> int:
@@ -141,6 +151,10 @@ KNOBS = (
         "cache", ("BATUCADA_CACHE",), "a folder, or off", str,
         "where compiled programs are kept for the next compilation of the same model; by default"
         " `$XDG_CACHE_HOME/batucada`",
+    ),
+    Knob(
+        "timeout", ("CCL_TIMEOUT",), "seconds, more than 0", _parse_seconds,
+        "how long a replica waits for the others before it ends with an error",
     ),
 )  # fmt: skip
 

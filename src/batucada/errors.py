@@ -6,6 +6,8 @@
     ├── OptionError          an argument, a knob or an environment variable makes no sense
     ├── InputError           what a run was given: a name, shape or dtype; missing, or given twice
     │   └── IndexRangeError      ... a class label or an index is out of range
+    ├── ReplicaError         a process of several cannot join them, or one of them is lost
+    │   └── LaunchError          ... what its launcher says of them makes no sense
     ├── HostStageError       an operator that PyTorch runs fails at run time
     ├── PefError             a PEF is missing, damaged, no PEF, too new, or for another target
     │   └── PefMismatchError     ... or was compiled from another model, batch size or dtype
@@ -42,6 +44,14 @@ class InputError(BatucadaError):
 
 class IndexRangeError(InputError):
     """A class label or an index in an input is outside the range that the program can address."""
+
+
+class ReplicaError(BatucadaError):
+    """A process cannot join the others of its job, or one of them is lost; names the rank."""
+
+
+class LaunchError(ReplicaError):
+    """What the launcher says in the environment contradicts itself or leaves something open."""
 
 
 class HostStageError(BatucadaError):

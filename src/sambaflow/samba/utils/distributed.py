@@ -2,21 +2,10 @@
 
 from __future__ import annotations
 
-import os
-
 from torch import distributed
 
-from batucada.errors import OptionError
+import batucada
 from sambaflow.logging import no_effect
-
-# (rank, world size) variables of mpirun (MPICH's Hydra, Open MPI), srun and torchrun.
-_LAUNCHERS = (
-    ("PMI_RANK", "PMI_SIZE"),
-    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
-    ("SLURM_PROCID", "SLURM_NTASKS"),
-    ("RANK", "WORLD_SIZE"),
-)
-_DEFAULT_ADDRESS, _DEFAULT_PORT = "127.0.0.1", "29500"
 
 
 def _initialized() -> bool:
@@ -35,28 +24,9 @@ def is_main_process() -> bool:
     return get_rank() == 0
 
 
-def launched_as() -> tuple[int, int] | None:
-    """Rank and world size that a launcher gave this process, None when it was started alone."""
-    for rank, size in _LAUNCHERS:
-        if rank in os.environ and size in os.environ:
-            return int(os.environ[rank]), int(os.environ[size])
-    return None
-
-
 def initialize() -> None:
     """Join the processes that a launcher started; programs expect it of `run --data-parallel`."""
-    place = launched_as()
-    if place is None or _initialized():
-        return
-    rank, size = place
-    os.environ.setdefault("MASTER_ADDR", _DEFAULT_ADDRESS)
-    os.environ.setdefault("MASTER_PORT", _DEFAULT_PORT)
-    try:
-        distributed.init_process_group("gloo", rank=rank, world_size=size)
-    except (RuntimeError, ValueError) as error:
-        raise OptionError(
-            f"--data-parallel: process {rank} of {size} cannot join: {error}"
-        ) from None
+    batucada.join()
 
 
 def fix_rdu_affinity() -> None:

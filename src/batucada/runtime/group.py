@@ -1,0 +1,76 @@
+"""The processes of this job, joined by `torch.distributed` (Gloo)."""
+
+from __future__ import annotations
+
+import atexit
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+
+from torch import distributed
+from torch.distributed import HashStore, Store
+
+from batucada.config import Options
+from batucada.errors import ReplicaError
+from batucada.runtime.launch import Launch, detect
+from batucada.runtime.rendezvous import interface_towards, meet
+
+_ALONE = Launch("started alone", rank=0, world_size=1, local_rank=0, job="")
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """What this process knows of its job: its own place, the store, and how long it waits."""
+
+    launch: Launch
+    store: Store
+    timeout_seconds: float
+
+
+_joined: Group | None = None
+
+
+def join(options: Options | None = None) -> Launch:
+    """Join the processes that a launcher started with this one, and initialise `torch.distributed`.
+
+    A process that was started alone is a job of one.  Where the program has initialised
+    `torch.distributed` already, that is what counts.  Afterwards nothing waits for another process
+    longer than `Options.timeout`.  ReplicaError names the rank that is missing or cannot join.
+    """
+    global _joined
+    if _joined is not None:
+        return _joined.launch
+    launch = detect() or _ALONE
+    if distributed.is_initialized():
+        return launch
+    seconds = (options or Options()).with_environment().timeout
+    store: Store = HashStore()
+    if launch.world_size > 1:
+        store = meet(launch, seconds)
+        _choose_interface(launch.address if launch.rank == 0 else store.host, store.port)
+    try:
+        distributed.init_process_group(
+            "gloo", store=store, rank=launch.rank, world_size=launch.world_size,
+            timeout=timedelta(seconds=seconds),
+        )  # fmt: skip
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ReplicaError(f"{launch}: cannot connect to the other ranks: {reason}") from None
+    atexit.register(_leave)
+    _joined = Group(launch, store, seconds)
+    return launch
+
+
+def _choose_interface(address: str, port: int) -> None:
+    """Gloo's own choice is the address of this host's name, which may be a loopback's."""
+    if "GLOO_SOCKET_IFNAME" in os.environ:
+        return
+    name = os.environ.get("FI_VERBS_IFACE") or interface_towards(address, port)
+    if name:
+        os.environ["GLOO_SOCKET_IFNAME"] = name
+
+
+def _leave() -> None:
+    with suppress(RuntimeError, ValueError, AssertionError):
+        distributed.destroy_process_group()
