@@ -20,12 +20,13 @@ RECORDS_OF: dict[str, set[str]] = {
     "mapping": set(),
     "codegen": {f"batucada.mapping.{name}" for name in _MAPPED},
     "pef": set(),
+    "checkpoint": {"batucada.program"},
     "runtime": {"batucada.pef", "batucada.codegen.target", "batucada.codegen.objects"},
 }
 """What a folder may import besides SHARED and itself: the records of the step before it, and for
 the runtime what it needs to rebuild a PEF for another processor."""
 
-TORCH_IN = ("batucada/capture/", "batucada/runtime/", "sambaflow/")
+TORCH_IN = ("batucada/capture/", "batucada/runtime/", "batucada/checkpoint/", "sambaflow/")
 PUBLIC_TORCH = {"batucada/__init__.py", "batucada/pipeline.py", "batucada/program.py"}
 """The public functions take and give tensors, so their files name `torch`, too."""
 

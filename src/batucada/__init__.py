@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from batucada.capture import name_inputs as name_inputs
     from batucada.capture import named_leaves as named_leaves
     from batucada.capture import symbol_name as symbol_name
+    from batucada.checkpoint import Checkpoints as Checkpoints
+    from batucada.checkpoint import Progress as Progress
+    from batucada.checkpoint import ResumableSampler as ResumableSampler
     from batucada.pipeline import Compiled as Compiled
     from batucada.pipeline import compile as compile
     from batucada.program import Program as Program
@@ -40,6 +43,9 @@ _HOMES = {
     "name_inputs": "batucada.capture",
     "named_leaves": "batucada.capture",
     "symbol_name": "batucada.capture",
+    "Checkpoints": "batucada.checkpoint",
+    "Progress": "batucada.checkpoint",
+    "ResumableSampler": "batucada.checkpoint",
     "Compiled": "batucada.pipeline",
     "join": "batucada.runtime.group",
     "compile": "batucada.pipeline",

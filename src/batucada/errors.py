@@ -12,6 +12,7 @@
     ├── PefError             a PEF is missing, damaged, no PEF, too new, or for another target
     │   └── PefMismatchError     ... or was compiled from another model, batch size or dtype
     ├── OutputError          a result cannot be written: folder not writable, disk full
+    ├── CheckpointError      a checkpoint is damaged, of another model, or used by another run
     └── DataError            a data file is missing or damaged
 
 The message is one or several plain lines: what was wrong, where, and what to do about it.
@@ -68,6 +69,10 @@ class PefMismatchError(PefError):
 
 class OutputError(BatucadaError):
     """A file or folder cannot be written."""
+
+
+class CheckpointError(BatucadaError):
+    """Checkpoints are damaged, belong to another model, or to a run that goes on."""
 
 
 class DataError(BatucadaError):

@@ -254,7 +254,7 @@ class Program(Executor):
         """Copy the host's parameters, buffers and optimizer state into the program."""
         if self._gradients == "recomputable":
             self._keep_gradients()
-        for symbol, tensor in list(self._host_tensors(model)) if model is not None else ():
+        for symbol, tensor in list(self.host_tensors(model)) if model is not None else ():
             self.view(symbol.name).copy_(tensor.detach())
         for optimizer, parameter, symbol, states, step in self._states(optimizers):
             held = optimizer.state.get(parameter, {})
@@ -270,7 +270,7 @@ class Program(Executor):
         self, model: nn.Module | None, optimizers: Sequence[torch.optim.Optimizer] = ()
     ) -> None:
         """Copy the program's parameters, buffers and optimizer state into the host's."""
-        for symbol, tensor in list(self._host_tensors(model)) if model is not None else ():
+        for symbol, tensor in list(self.host_tensors(model)) if model is not None else ():
             tensor.data.copy_(self.view(symbol.name))
         for optimizer, parameter, symbol, states, step in self._states(optimizers):
             if symbol in self._momentum.buffers:
@@ -285,7 +285,7 @@ class Program(Executor):
             if counted and not isinstance(optimizer, torch.optim.SGD):  # which counts none itself
                 held["step"] = torch.tensor(float(self.view(step)))
 
-    def _host_tensors(self, model: nn.Module) -> Iterator[tuple[SymbolRecord, torch.Tensor]]:
+    def host_tensors(self, model: nn.Module) -> Iterator[tuple[SymbolRecord, torch.Tensor]]:
         """PefMismatchError when the model lacks a tensor of the PEF or has it in another shape."""
         tensors = dict(model.named_parameters(remove_duplicate=False))
         tensors |= dict(model.named_buffers(remove_duplicate=False))

@@ -118,6 +118,19 @@ class Device:
                             f" compile it again with the other value, or leave it out"
                         )
 
+    def hyperparameter_values(self) -> dict[str, float]:
+        """The value of every hyperparameter symbol, for `set_hyperparameter_values`."""
+        return {name: float(self.view(name)) for name in self.manifest.hyperparameters}
+
+    def set_hyperparameter_values(self, values: Mapping[str, float]) -> None:
+        """As if these had been given to the last run; names of other programs are left out."""
+        for name in values.keys() & self.manifest.hyperparameters.keys():
+            self.view(name).fill_(values[name])
+        for key, scalars in self._scalars.items():
+            self.hyperparameters[key] = scalars[0].value
+        self._given_hyper = {}
+        self._momentum_on_host = self._momentum.active
+
     def _set_hyper(self, numbers: dict[str, float]) -> None:
         for name, value in numbers.items():
             for scalar in self._scalars[name]:
