@@ -36,13 +36,13 @@ def main() -> None:
 
     names = _names(GROUPS.get(arguments.cases, arguments.cases), CASES)
     peers = _names(arguments.peers, PEERS)
-    peak = peak_gflops()
     known = measured(arguments.out)
     with _folder(arguments.keep) as folder:
         for threads in map(int, arguments.threads.split(",")):
+            peak = peak_gflops(threads)
             for name in names:
                 if (name, threads) not in known:
-                    line = _measure(name, threads, peers, peak * threads, folder, arguments)
+                    line = _measure(name, threads, peers, peak, folder, arguments)
                     _write(line, arguments.out)
 
 
@@ -163,7 +163,11 @@ def _of_peak(times: dict[str, list[float]], flops: int, peak: float) -> dict[str
     figures: dict[str, Any] = {}
     if "loop" in medians:
         gflops = flops / medians["loop"] / 1e9
-        figures |= {"gflops": round(gflops, 1), "of_peak": round(gflops / peak, 3)}
+        figures |= {
+            "gflops": round(gflops, 1),
+            "peak": round(peak, 1),
+            "of_peak": round(gflops / peak, 3),
+        }
     if "loop" in medians and others:
         best = min(others, key=lambda name: others[name])
         ratio = round(others[best] / medians["loop"], 2)

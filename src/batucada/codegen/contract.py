@@ -169,6 +169,10 @@ class Contract:
             return (*self.outer, m)
         return (*self.outer[:-1], self.outer[-1] + across, m)
 
+    def place_of_sum(self, at: Position) -> Index:
+        """Of a partial sum in the scratch."""
+        return flat(self.shape, at)
+
     def finish(self, row: Position, n: Index, value: Expr, lanes: int) -> None:
         """The epilogue of `lanes` neighbouring elements of a row."""
         at = (*row, n)
@@ -271,12 +275,8 @@ class _Tile:
                 if last:
                     self.contract.finish(self.rows[r], column, value, lanes)
                 else:
-                    place = self._place(r, column)
+                    place = self.contract.place_of_sum((*self.rows[r], column))
                     self.emitter.store(self.emitter.stage.scratch, place, value, lanes)
-
-    def _place(self, r: int, column: Index) -> Index:
-        """Of a partial sum in the scratch."""
-        return flat(self.contract.shape, (*self.rows[r], column))
 
     def _start(self, first: bool, copy: int) -> dict[tuple[int, int], Register]:
         """Zeros, or the partial sums of the blocks of K before."""
@@ -286,7 +286,8 @@ class _Tile:
                 if first or copy > 0:
                     found[r, v] = _zero(self.emitter, self.contract.product, lanes)
                     continue
-                scratch, place = self.emitter.stage.scratch, self._place(r, self._column(v))
+                place = self.contract.place_of_sum((*self.rows[r], self._column(v)))
+                scratch = self.emitter.stage.scratch
                 value = self.emitter.load(scratch, place, lanes, self._wide(v))
                 register = self.emitter.fresh("sum", self.contract.product.type.dtype, lanes)
                 found[r, v] = self.emitter.assign(register, value)

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from batucada.codegen.contract import Contract
 from batucada.codegen.emitter import LANE
 from batucada.codegen.nest import LANES
-from batucada.ir.access import Position, flat
+from batucada.ir.access import Position
 from batucada.ir.loops import Apply, Index, Literal
 
 _Span = tuple[Index, int]  # the first of some rows or columns, and how many
@@ -86,10 +86,9 @@ class Cut(Contract):
         dtype = self.product.type.dtype
         zero = Literal(0.0 if self.product.type.is_float else 0, dtype)
         value = Apply("splat", (zero,), dtype, lanes) if lanes > 1 else zero
-        self.emitter.store(self.emitter.stage.scratch, flat(self.shape, at), value, lanes)
+        self.emitter.store(self.emitter.stage.scratch, self.place_of_sum(at), value, lanes)
 
     def complete(self, at: Position, lanes: int) -> None:
-        place = flat(self.shape, at)
-        value = self.emitter.load(self.emitter.stage.scratch, place, lanes)
+        value = self.emitter.load(self.emitter.stage.scratch, self.place_of_sum(at), lanes)
         register = self.emitter.fresh("total", self.product.type.dtype, lanes)
         self.finish(at[:-1], at[-1], self.emitter.assign(register, value), lanes)

@@ -17,6 +17,7 @@ from batucada.codegen.packed import Packed
 from batucada.codegen.put import Put
 from batucada.codegen.scan import Scan
 from batucada.codegen.sort import ArgSort, Search
+from batucada.codegen.streamed import Streamed
 from batucada.ir.graph import Node
 from batucada.ir.loops import For, Kernel
 from batucada.mapping import Program, Stage
@@ -90,6 +91,14 @@ def _packed(program: Program, stage: Stage, tile: Tile, codes: Mapping[Node, int
     return found
 
 
+def _streamed(program: Program, stage: Stage, codes: Mapping[Node, int]) -> list[Lowered]:
+    """The sums of all parts, which threads may share, and their totals."""
+    parts, totals = Emitter(program, stage, codes), Emitter(program, stage, codes)
+    Streamed(parts).write_parts(stage.parallel)
+    Streamed(totals).write_totals()
+    return [_lowered(parts, stage.name), _lowered(totals, f"{stage.name}_totals")]
+
+
 def _contract(program: Program, stage: Stage, codes: Mapping[Node, int]) -> list[Lowered]:
     """Whole blocks of rows, which threads may share, and the rows that are left."""
     assert stage.contract is not None
@@ -98,6 +107,8 @@ def _contract(program: Program, stage: Stage, codes: Mapping[Node, int]) -> list
     tile = stage.tile
     if tile.form == "packed":
         return _packed(program, stage, tile, codes)
+    if tile.form == "streamed":
+        return _streamed(program, stage, codes)
     step = tile.m_block if tile.blocks > 1 or tile.cut or tile.form == "dot" else tile.rows
     step = max(1, min(step, m))
     whole = m - m % step

@@ -57,11 +57,13 @@ class Tile:
     `packed` is `outer` for a large right operand: a thread takes `n_block` columns at a time and
     copies what it needs of each block of K to scratch, panel by panel; and of the left operand
     `m_block` rows at a time where `pack_left`, tile by tile.
+    `streamed` is `outer` for few rows and a large right operand, read as it lies, `k_block` rows at
+    a time, in `blocks` parts of K that threads share; each part has its own sums in the scratch.
     With a `cut`, it is that dimension of K whose blocks are taken; those before it are loops around
     the blocks, and all sums start as zeros in the scratch and are finished in a pass of their own.
     """
 
-    form: Literal["outer", "dot", "packed"]
+    form: Literal["outer", "dot", "packed", "streamed"]
     rows: int
     vectors: int
     k_block: int

@@ -219,7 +219,10 @@ class _Builder:
             self.buffers[name] = Buffer(name, Type(product.type.dtype, shape), "arena", 0)
             return name
 
-        if tile.blocks > 1 or tile.cut:
+        if tile.form == "streamed":
+            sums = scratch("sums", (tile.blocks, *product.type.shape))
+            stage = replace(stage, scratch=sums)
+        elif tile.blocks > 1 or tile.cut:
             stage = replace(stage, scratch=scratch("sums", product.type.shape))
         if tile.form == "packed":
             n = product.type.shape[-1]

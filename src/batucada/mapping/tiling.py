@@ -22,6 +22,9 @@ _FAR_BYTES = 512  # neighbours along K of the left operand that are so far apart
 _PACKED_K = 256  # steps of k in a block of panels, about
 _LONG = 512  # steps of K behind its first dimension from which on it is cut further behind
 _STEPS = 128  # steps of K in a block then, about
+_STREAMED_ROWS = 4  # up to so many rows a large right operand is read as it lies
+_STREAMED_K = 8  # ... and so many of its rows at a time: few enough for the processor to follow
+_PARTS = 4  # parts of K, at most, that threads may take of it
 _FEW_ROWS = 8  # below this many rows a dot product is cheaper than packing the right operand
 
 
@@ -53,6 +56,15 @@ def _dot_form(product: Node) -> bool:
     return a[-1] == 1 and b[-2] == 1 and product.type.shape[-2] < _FEW_ROWS
 
 
+def _is_streamed(product: Node) -> bool:
+    """Few rows meet a right operand that is far larger than the second-level cache's share."""
+    b = product.args[1]
+    rows, lying = math.prod(product.type.shape[:-1]), strides(b)
+    if len(b.type.shape) != 2 or rows > _STREAMED_ROWS or rows != product.type.shape[-2]:
+        return False
+    return lying is not None and lying[-1] == 1 and b.type.bytes > _L2_BYTES
+
+
 def needs_packing(product: Node) -> bool:
     """The right operand must be copied as a whole so that N is contiguous."""
     if _is_packed(product):
@@ -70,6 +82,9 @@ def tile_of(product: Node) -> Tile:
         return _image_tile(product)
     if _dot_form(product):
         return Tile("dot", min(8, n), 1, k, m)
+    if _is_streamed(product):
+        parts = next(p for p in (_PARTS, 2, 1) if k % (p * _STREAMED_K) == 0 or p == 1)
+        return Tile("streamed", m, min(4, _SUMS // m), _STREAMED_K, m, parts)
     vectors = _vectors(n)
     rows = max(1, min(_SUMS // vectors, m))
     k_block = _k_block(product, m, n, k)
