@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -74,10 +75,22 @@ def equality_of_constants(x: torch.Tensor) -> torch.Tensor:
     return x if torch.equal(torch.arange(2), torch.tensor([0, 1])) else -x
 
 
+def list_of_constants(x: torch.Tensor) -> torch.Tensor:
+    return x * sum(torch.arange(4).tolist()) + sum(torch.tensor([[2], [3]]).tolist()[1])
+
+
+def lists_as_indices(x: torch.Tensor) -> torch.Tensor:
+    y = x.clone()
+    y[[0, 2], 1:] = 5.0
+    y[:, [False, True, False, True]] *= 2
+    return torch.cat([y[..., [-2]], y[:, [[0, 1], [1, 2]]].flatten(1), x[np.array([2, 0, 1])]], 1)
+
+
 @pytest.mark.parametrize(
     "forward",
     [
-        item_of_constants, range_of_constant, branch_on_constant, mask_of_constants,
+        list_of_constants, lists_as_indices, item_of_constants, range_of_constant,
+        branch_on_constant, mask_of_constants,
         where_of_constants, repeats_of_constants, equality_of_constants,
     ],
 )  # fmt: skip
@@ -162,9 +175,30 @@ def counted(x: torch.Tensor) -> torch.Tensor:
     return torch.nonzero(x).float()  # depends on the input
 
 
+def selected(x: torch.Tensor) -> torch.Tensor:
+    return torch.masked_select(x, x > 0)  # depends on the input
+
+
+def distinct(x: torch.Tensor) -> torch.Tensor:
+    return torch.unique_consecutive(x)  # depends on the input
+
+
+def listed(x: torch.Tensor) -> torch.Tensor:
+    return x * sum(x.flatten().tolist())  # depends on the input
+
+
+def packed(x: torch.Tensor) -> torch.Tensor:
+    lengths = (x > 0).sum(1)
+    return nn.utils.rnn.pack_padded_sequence(x, lengths, True, False)[0]  # depends on the input
+
+
 @pytest.mark.parametrize(
-    "forward", [branch, warned, number_in_a_check, parameter_value, masked, counted]
-)
+    "forward",
+    [
+        branch, warned, number_in_a_check, parameter_value, masked, counted, selected, distinct,
+        listed, packed,
+    ],
+)  # fmt: skip
 def test_values_of_inputs_are_refused(forward: Forward) -> None:
     with pytest.raises(CaptureError, match=r"test_values\.py:(\d+)") as caught:
         captured(forward)

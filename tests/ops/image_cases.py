@@ -58,6 +58,21 @@ def transposed() -> list[Case]:
     ]
 
 
+def _one_image() -> list[nn.Module]:
+    pools = [nn.MaxPool2d(3, 2, padding=1), nn.AvgPool2d(3, 2)]
+    return [*pools, nn.AdaptiveMaxPool2d((3, 2)), nn.AdaptiveAvgPool2d((3, 2))]
+
+
+def _ties_and_nan() -> torch.Tensor:
+    x = torch.ones(2, 2, 7, 5)
+    x[0, 0, 3, 3], x[1, 1, 6], x[0, 1, 0, 4] = torch.nan, -torch.inf, torch.inf
+    return x
+
+
+def _adaptive_places(x: torch.Tensor) -> torch.Tensor:
+    return nn.functional.adaptive_max_pool2d(x, (3, 4), return_indices=True)[1] * x[0, 0, 0, 0]
+
+
 def pooling() -> list[Case]:
     return [
         conv("max", nn.MaxPool2d(2), 2, 3, 6, 8),
@@ -81,6 +96,13 @@ def pooling() -> list[Case]:
         conv("adaptive max, 1", nn.AdaptiveMaxPool2d(1), 2, 3, 5, 3),
         conv("adaptive max, uneven", nn.AdaptiveMaxPool2d((3, 2)), 2, 3, 7, 5),
         conv("adaptive max 3d", nn.AdaptiveMaxPool3d((2, 1, 2)), 2, 2, 4, 3, 6),
+        conv("adaptive max 1d, uneven", nn.AdaptiveMaxPool1d(3), 2, 3, 7),
+        conv("adaptive max 3d, uneven", nn.AdaptiveMaxPool3d((2, 3, 4)), 2, 2, 5, 7, 6),
+        conv("adaptive max to more", nn.AdaptiveMaxPool2d((5, 3)), 2, 3, 3, 4),
+        conv("adaptive mean 3d, uneven", nn.AdaptiveAvgPool3d((2, 3, 4)), 2, 2, 5, 7, 6),
+        *(conv(f"one image, {type(p).__name__}", p, 3, 7, 5) for p in _one_image()),
+        Case("adaptive max, ties and NaN", nn.AdaptiveMaxPool2d((3, 2)), (_ties_and_nan(),)),
+        Case("adaptive indices", Function(_adaptive_places), (_ties_and_nan(),)),
         conv("power", nn.LPPool2d(2, 2), 2, 3, 6, 8),
         Case(
             "indices",

@@ -50,7 +50,7 @@ TABLES: dict[str, Callable[[], list[Case]]] = {
     "sorts": sort_cases.sorts,
     "transformers": transformer_cases.cases,
 }
-NATIVE = ("lookups", "embeddings", "scatters", "scans", "sorts", "ctc-none")
+NATIVE = ("lookups", "embeddings", "scatters", "scans", "sorts", "ctc-none", "pooling")
 """Tables none of whose operators may be left to PyTorch."""
 
 TABLES |= {

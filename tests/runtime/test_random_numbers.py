@@ -290,18 +290,72 @@ def weights_of(x: torch.Tensor) -> torch.Tensor:
     return (x @ x.mT / 4).softmax(-1)
 
 
-def test_recomputation_may_not_draw(tmp_path: Path) -> None:
-    class Recomputed(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.inner = nn.Linear(64, 8)
+class Recomputed(nn.Module):
+    """Two layers of squares and noise; gives the loss and what is left of the squares."""
 
-        def forward(self, x: torch.Tensor) -> Any:
-            dropped = checkpoint(self.dropped, x, use_reentrant=False)
-            return dropped.sum()  # type: ignore[union-attr]
+    def __init__(self, **options: Any) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(2, 64))
+        self.options = options
 
-        def dropped(self, x: torch.Tensor) -> torch.Tensor:
-            return functional.dropout(self.inner(x), 0.5)
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        kept = [checkpoint(self.dropped, x * scale, **self.options) for scale in self.scale]
+        return kept[0].sum() + kept[1].sum(), *kept  # type: ignore[union-attr]
 
+    def dropped(self, x: torch.Tensor) -> torch.Tensor:
+        return functional.alpha_dropout(functional.dropout(x * x, 0.5), 0.3, True)
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_recomputation_draws_again(reentrant: bool, tmp_path: Path) -> None:
+    """Of y = a d(x^2) + b, with a and d the factors of a run, x dy/dx is 2 (y - b)."""
+    model, x = Recomputed(use_reentrant=reentrant), X[:2].repeat(100, 1).abs() + 0.1
+    program = compiled(model, x, tmp_path)
+    assert len(program.dropout_rates) == 4
+    rates = dict.fromkeys(program.dropout_rates, 0.0)
+    names = list(rates)
+    program.run(["x"], [x], hyper=rates | {names[0]: 0.5, names[2]: 0.25})
+    kept = [program.read(output.name) for output in program.outputs[1:]]
+    assert 0.4 < (kept[0] == 0).float().mean() < 0.6
+    assert not torch.equal(kept[0] == 0, kept[1] == 0)
+    gradient = program.gradient(bt.symbol_name(model, "scale"))
+    expected = torch.stack([2 * part.sum(0) for part in kept])
+    torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-3)
+
+
+def test_recomputation_may_not_draw_anew(tmp_path: Path) -> None:
+    model = Recomputed(use_reentrant=False, preserve_rng_state=False)
     with pytest.raises(BatucadaError, match="backward pass"):
-        compiled(Recomputed(), X, tmp_path)
+        compiled(model, X, tmp_path)
+
+
+def test_threads_draw_the_same_bits(tmp_path: Path) -> None:
+    """Of every random operator, and of the gradient behind it."""
+    drawn: list[list[torch.Tensor]] = []
+    for threads in (1, 2, 3):
+        model, x = Noises(), torch.linspace(0.1, 0.9, COUNT)
+        program = compiled(model, x, tmp_path, threads=threads)
+        found = program.run(["x"], [x])
+        drawn.append([result.tensor().clone() for result in found])
+        drawn[-1].append(program.gradient(bt.symbol_name(model, "scale")))
+    for others in drawn[1:]:
+        assert all(map(torch.equal, others, drawn[0]))
+
+
+class Noises(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(COUNT))
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        scaled = x * self.scale
+        return (
+            functional.dropout(scaled, 0.4),
+            functional.alpha_dropout(scaled, 0.4, True),
+            functional.rrelu(scaled - 0.5, training=True),
+            torch.bernoulli(scaled.detach()),
+            torch.randn(COUNT),
+            torch.rand(COUNT, dtype=torch.float64),
+            torch.randint(10**12, (COUNT,)),
+            torch.randperm(1000),
+        )

@@ -19,11 +19,12 @@ from batucada.ops import OPS
 
 MASKS = (torch.bool, torch.uint8)
 _READS = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
+_UNTAGGED = {torch.ops.aten._pack_padded_sequence.default}
 
 
 def reads_values(func: Any) -> bool:
     """Its result or its result's shape depends on the values of its arguments."""
-    return not _READS.isdisjoint(func.tags)
+    return not _READS.isdisjoint(func.tags) or func in _UNTAGGED
 
 
 def value_of(root: Node, constants: Mapping[Node, torch.Tensor]) -> torch.Tensor | None:

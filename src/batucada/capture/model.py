@@ -18,8 +18,10 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from batucada.capture import attention as attention
 from batucada.capture import ctc as ctc
+from batucada.capture.checkpoint import draws_again
 from batucada.capture.findings import Findings
 from batucada.capture.inputs import NamedTensor, name_inputs
+from batucada.capture.methods import recordable_methods
 from batucada.capture.naming import input_name, model_name, symbol_name
 from batucada.capture.places import user_line
 from batucada.capture.randomness import run_time_rates
@@ -151,8 +153,10 @@ class _Session:
         positional, named = name_inputs(self.model, args, kwargs)
         recorder = self.recorder
         with (
-            recorder, drawing(recorder.generator), run_time_rates(recorder.rate),
-            self.model_without_data(), _user_errors(self.model, recorder.findings), _compiling(),
+            recorder, drawing(recorder.generator), draws_again(recorder.generator),
+            run_time_rates(recorder.rate), recordable_methods(recorder.value_of),
+            self.model_without_data(), _compiling(),
+            _user_errors(self.model, recorder.findings),
         ):  # fmt: skip
             results = self.forward(positional, named)
             if self.training:

@@ -147,11 +147,11 @@ class Recorder(TorchDispatchMode):
     def _read(self, func: Any, args: Any, kwargs: dict[str, Any], where: str) -> Any:
         """The result of an operator that looks at values, where these are known already."""
         if func is torch.ops.aten.index.Tensor:
-            args = (args[0], positions(args[1], self._value_of))
+            args = (args[0], positions(args[1], self.value_of))
             if _is_static(func, args, kwargs):
                 with self:
                     return func(*args)
-        known, result = folded(func, args, kwargs, self._value_of)
+        known, result = folded(func, args, kwargs, self.value_of)
         if known:
             return tree_map(self._held, result)
         if func is not torch.ops.aten._local_scalar_dense.default:
@@ -176,7 +176,8 @@ class Recorder(TorchDispatchMode):
             self._standing_for(self._constant(value)) if isinstance(value, torch.Tensor) else value
         )
 
-    def _value_of(self, tensor: torch.Tensor) -> torch.Tensor | None:
+    def value_of(self, tensor: torch.Tensor) -> torch.Tensor | None:
+        """What `tensor` holds, None where that depends on an input, a weight or a state."""
         return value_of(self.node_of(tensor), dict(self.constants.values()))
 
     def _adjusted(self, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:

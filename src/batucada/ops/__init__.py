@@ -1,6 +1,7 @@
 """The operations: one place for each.  Importing this package fills `OPS` and `ATEN`."""
 
 from batucada.ops import activation as activation
+from batucada.ops import adaptive_pool as adaptive_pool
 from batucada.ops import arithmetic as arithmetic
 from batucada.ops import attention as attention
 from batucada.ops import contract as contract

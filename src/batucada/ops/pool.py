@@ -10,11 +10,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce as fold
+from typing import Any
 
 from batucada.ir.graph import Node
 from batucada.ir.types import DType
-from batucada.ops.base import TypeRuleError, make, translates
-from batucada.ops.contract import matmul
+from batucada.ops.base import ATEN, Translation, TypeRuleError, make
 from batucada.ops.conv import channels_first, channels_last
 from batucada.ops.create import scalar
 from batucada.ops.elementwise import cast
@@ -120,12 +120,18 @@ def _largest(x: Node, pool: _Pool) -> tuple[Node, Node]:
     """
     if not x.type.is_float:
         raise TypeRuleError(f"max pooling takes floating-point numbers, not {x.type}")
-    taps = pool.taps(pool.padded(x, float("-inf")))
     over = pool.over()
-    largest = reduce("amax", taps, over)
+    return largest_of(pool.taps(pool.padded(x, float("-inf"))), over, _tap_numbers(pool, over))
+
+
+def largest_of(taps: Node, over: Sequence[int], numbers: Node) -> tuple[Node, Node]:
+    """The maxima over the dimensions `over`, and the least of the `numbers` of those that have
+    it; a NaN is the maximum.
+    """
+    largest = reduce("amax", taps, tuple(over))
     hit = make("or", make("eq", taps, largest), make("isnan", taps))
-    numbers = make("where", hit, _tap_numbers(pool, over), scalar(math.inf, "f32"))
-    first = reduce("amin", numbers, over, keepdim=False)
+    infinity = scalar(math.inf if numbers.type.is_float else 2**62, numbers.type.dtype)
+    first = reduce("amin", make("where", hit, numbers, infinity), tuple(over), keepdim=False)
     return reshape(largest, first.type.shape), first
 
 
@@ -202,8 +208,7 @@ def _windows_of(x: Node, pool: _Pool) -> Node:
     return _channels_behind_taps(found, pool.rank)
 
 
-@translates("aten.max_pool2d_with_indices.default", "aten.max_pool3d_with_indices.default")
-def _max_pool_nd(
+def max_pool(
     x: Node, kernel: Sequence[int], stride: Sequence[int] = (), padding: Sequence[int] | int = 0,
     dilation: Sequence[int] | int = 1, ceil: bool = False,
 ) -> tuple[Node, Node]:  # fmt: skip
@@ -211,11 +216,7 @@ def _max_pool_nd(
     return _max_pool(x, _pool(x, kernel, stride, padding, dilation, ceil, rank))
 
 
-@translates(
-    "aten.max_pool2d_with_indices_backward.default",
-    "aten.max_pool3d_with_indices_backward.default",
-)
-def _max_pool_backward(
+def max_pool_backward(
     grad: Node, x: Node, kernel: Sequence[int], stride: Sequence[int],
     padding: Sequence[int] | int, dilation: Sequence[int] | int, ceil: bool, indices: Node,
 ) -> Node:  # fmt: skip
@@ -239,8 +240,7 @@ def _divisors(pool: _Pool, with_padding: bool, given: int | None, dtype: DType) 
     return cast(fold(lambda a, b: make("mul", a, b), counts), dtype)
 
 
-@translates("aten.avg_pool2d.default", "aten.avg_pool3d.default")
-def _avg_pool(
+def avg_pool(
     x: Node, kernel: Sequence[int], stride: Sequence[int] = (), padding: Sequence[int] | int = 0,
     ceil: bool = False, with_padding: bool = True, divisor: int | None = None,
 ) -> Node:  # fmt: skip
@@ -249,8 +249,7 @@ def _avg_pool(
     return channels_first(make("div", total, _divisors(pool, with_padding, divisor, x.type.dtype)))
 
 
-@translates("aten.avg_pool2d_backward.default", "aten.avg_pool3d_backward.default")
-def _avg_pool_backward(
+def avg_pool_backward(
     grad: Node, x: Node, kernel: Sequence[int], stride: Sequence[int],
     padding: Sequence[int] | int, ceil: bool, with_padding: bool, divisor: int | None,
 ) -> Node:  # fmt: skip
@@ -261,68 +260,28 @@ def _avg_pool_backward(
     return _summed(_windows_of(share, pool), pool)
 
 
-def _averaging(extent: int, out: int, dtype: DType) -> Node:
-    """[extent, out]: 1 / n where element i is one of the n in cell o of adaptive pooling, else 0"""
-    cell = make("iota", size=out)
-    start = make("floor_div", make("mul", cell, scalar(extent, "i64")), scalar(out, "i64"))
-    end = make("add", cell, scalar(1, "i64"))
-    end = make("mul", end, scalar(extent, "i64"))
-    end = make("floor_div", make("add", end, scalar(out - 1, "i64")), scalar(out, "i64"))
-    element = reshape(make("iota", size=extent), [extent, 1])
-    inside = make("and", make("ge", element, start), make("lt", element, end))
-    share = make("reciprocal", cast(make("sub", end, start), dtype))
-    return make("where", inside, share, scalar(0, dtype))
+def of_images(rank: int, name: str, translate: Translation) -> None:
+    """Registers a translation for tensors [N, C, *space], and for one image [C, *space]."""
+
+    def any_batch(x: Node, *args: Any, **kwargs: Any) -> Any:
+        if len(x.type.shape) != rank + 1:
+            return translate(x, *args, **kwargs)
+        more = [_of_one(arg) if isinstance(arg, Node) else arg for arg in args]
+        named = {k: _of_one(v) if isinstance(v, Node) else v for k, v in kwargs.items()}
+        found = translate(_of_one(x), *more, **named)
+        images = found if isinstance(found, tuple) else (found,)
+        images = tuple(reshape(image, image.type.shape[1:]) for image in images)
+        return images if isinstance(found, tuple) else images[0]
+
+    ATEN[f"aten.{name}.default"] = any_batch
 
 
-def applied(x: Node, matrix: Node, dim: int) -> Node:
-    """x with `dim` multiplied by [extent, new extent]"""
-    rank = len(x.type.shape)
-    order = [d for d in range(rank) if d != dim] + [dim]
-    moved = permute(x, order)
-    rows = reshape(moved, [-1, moved.type.shape[-1]])
-    found = reshape(matmul(rows, matrix), [*moved.type.shape[:-1], matrix.type.shape[1]])
-    return permute(found, [order.index(d) for d in range(rank)])
+def _of_one(x: Node) -> Node:
+    return reshape(x, (1, *x.type.shape))
 
 
-@translates("aten._adaptive_avg_pool2d.default", "aten._adaptive_avg_pool3d.default")
-def _adaptive(x: Node, out: Sequence[int]) -> Node:
-    space = x.type.shape[2:]
-    if len(space) != len(out):
-        raise TypeRuleError(f"pooling: {x.type} has no batch dimension")
-    if all(e % o == 0 for e, o in zip(space, out, strict=True)):
-        return _avg_pool(x, [e // o for e, o in zip(space, out, strict=True)])
-    for d, (extent, cells) in enumerate(zip(space, out, strict=True)):
-        x = applied(x, _averaging(extent, cells, x.type.dtype), 2 + d)
-    return x
-
-
-@translates(
-    "aten._adaptive_avg_pool2d_backward.default", "aten._adaptive_avg_pool3d_backward.default"
-)
-def _adaptive_backward(grad: Node, x: Node) -> Node:
-    space, out = x.type.shape[2:], grad.type.shape[2:]
-    if all(e % o == 0 for e, o in zip(space, out, strict=True)):
-        kernel = [e // o for e, o in zip(space, out, strict=True)]
-        return _avg_pool_backward(grad, x, kernel, kernel, 0, False, True, None)
-    for d, (extent, cells) in enumerate(zip(space, out, strict=True)):
-        grad = applied(grad, permute(_averaging(extent, cells, x.type.dtype), (1, 0)), 2 + d)
-    return grad
-
-
-def _even(space: Sequence[int], out: Sequence[int]) -> list[int]:
-    if len(space) != len(out) or any(e % o for e, o in zip(space, out, strict=True)):
-        raise TypeRuleError(f"adaptive pooling: windows of {list(space)} to {list(out)} differ")
-    return [e // o for e, o in zip(space, out, strict=True)]
-
-
-@translates("aten.adaptive_max_pool2d.default", "aten.adaptive_max_pool3d.default")
-def _adaptive_max(x: Node, out: Sequence[int]) -> tuple[Node, Node]:
-    return _max_pool_nd(x, _even(x.type.shape[2:], out))
-
-
-@translates(
-    "aten.adaptive_max_pool2d_backward.default", "aten.adaptive_max_pool3d_backward.default"
-)
-def _adaptive_max_backward(grad: Node, x: Node, indices: Node) -> Node:
-    kernel = _even(x.type.shape[2:], grad.type.shape[2:])
-    return _max_pool_backward(grad, x, kernel, kernel, 0, 1, False, indices)
+for _rank in (2, 3):
+    of_images(_rank, f"max_pool{_rank}d_with_indices", max_pool)
+    of_images(_rank, f"max_pool{_rank}d_with_indices_backward", max_pool_backward)
+    of_images(_rank, f"avg_pool{_rank}d", avg_pool)
+    of_images(_rank, f"avg_pool{_rank}d_backward", avg_pool_backward)

@@ -50,22 +50,29 @@ class Generator:
     scales: dict[Node, Node] = field(default_factory=dict)  # a mask -> 1 / (1 - rate)
     state: tuple[Node, ...] = ()
     run: Node | None = None  # the number of this run, from 1: what RUN holds when it has begun
+    position: int = 0  # how many random operators there were before the next
     _halves: tuple[Node, ...] = ()
-    _streams: int = 0
+    _most: int = 0  # the furthest position
+    _rate_at: dict[int, Node] = field(default_factory=dict)
+
+    def go_to(self, position: int) -> None:
+        """Draw again what was drawn from there on, at the same rates."""
+        self.position = position
 
     def stream(self) -> tuple[Node, Node]:
         """(key, high word of the counter) of one more random operator, each i32[]"""
         if not self._halves:
             self._start()
         seed_high, *runs = self._halves
-        number = self._streams
-        self._streams += 1
+        number = self.position
+        self.position += 1
         key, high = (
             make("philox", run, scalar(2 * number + i, "i32"), seed_high)
             for i, run in enumerate(runs)
         )
-        if key.section != "FWD":
-            raise TypeRuleError("random numbers in the backward pass; recompute nothing that draws")
+        if key.section != "FWD" and number >= self._most:
+            raise TypeRuleError("random numbers in the backward pass that the forward did not draw")
+        self._most = max(self._most, self.position)
         return key, high
 
     def _start(self) -> None:
@@ -83,6 +90,8 @@ class Generator:
         """The drop rate at this place, f32[]"""
         if not 0 <= p <= 1:
             raise TypeRuleError(f"a drop rate is in 0..1, not {p}")
+        if self.position in self._rate_at:
+            return self._rate_at[self.position]
         label = self.label()
         base = label if "dropout" in label else f"{label}__dropout"
         name = f"{base}__p"
@@ -91,6 +100,7 @@ class Generator:
             name, number = f"{base}__{number}__p", number + 1
         node = input_node(name, Type("f32"), "hyper")
         self.rates[name] = (node, p)
+        self._rate_at[self.position] = node
         return node
 
 

@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from batucada.ir.graph import Node
+from batucada.ops.adaptive_pool import applied
 from batucada.ops.base import ATEN, TypeRuleError, make, translates
 from batucada.ops.create import scalar
 from batucada.ops.elementwise import cast
-from batucada.ops.pool import applied
 from batucada.ops.reduce import reduce
 from batucada.ops.view import aten_slice, reshape
 

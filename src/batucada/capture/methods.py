@@ -1,0 +1,104 @@
+"""Methods of tensors and layers that do something below every dispatch mode, or read a value where
+the same can be said without: while a model is captured, functions of ours stand in their place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils._python_dispatch import _disable_current_modes
+
+from batucada.capture.places import frames_here, user_line
+from batucada.errors import CaptureError
+
+Values = Callable[[torch.Tensor], torch.Tensor | None]
+"""What a tensor without data holds, None where that depends on an input."""
+
+
+@contextmanager
+def recordable_methods(values: Values) -> Iterator[None]:
+    def tolist(self: torch.Tensor) -> Any:
+        return _to_list(self, values)
+
+    replaced: list[tuple[Any, str, Any]] = [
+        (torch.Tensor, "tolist", tolist),
+        (torch.Tensor, "__getitem__", _get_item),
+        (torch.Tensor, "__setitem__", _set_item),
+        (_BatchNorm, "forward", _batch_norm),
+    ]
+    before = [(place, name, vars(place).get(name)) for place, name, _ in replaced]
+    for place, name, function in replaced:
+        setattr(place, name, function)
+    try:
+        yield
+    finally:
+        for place, name, function in before:
+            if function is None:  # an inherited method is found again
+                delattr(place, name)
+            else:
+                setattr(place, name, function)
+
+
+def _to_list(x: torch.Tensor, values: Values) -> Any:
+    with _disable_current_modes():
+        known = x if x.device.type != "meta" else values(x)
+        if known is not None:
+            return torch._C.TensorBase.tolist(known)
+    raise CaptureError(
+        f"{user_line(frames_here())}: the program reads a tensor's values (.tolist()); a compiled"
+        " graph is static. Use torch.where, or make the list on the host"
+    )
+
+
+def _get_item(x: torch.Tensor, index: Any) -> torch.Tensor:
+    return torch._C.TensorBase.__getitem__(x, _as_index(index))
+
+
+def _set_item(x: torch.Tensor, index: Any, value: Any) -> None:
+    torch._C.TensorBase.__setitem__(x, _as_index(index), value)
+
+
+def _as_index(index: Any) -> Any:
+    """Lists of numbers as tensors that keep their data: PyTorch would make them where x is."""
+    if isinstance(index, tuple):
+        return tuple(_as_index(part) for part in index)
+    if isinstance(index, np.ndarray) or (isinstance(index, list) and _is_numbers(index)):
+        return torch.tensor(index)
+    return index
+
+
+def _is_numbers(values: list[Any]) -> bool:
+    return bool(values) and all(
+        _is_numbers(value) if isinstance(value, list) else isinstance(value, int)
+        for value in values
+    )
+
+
+_torch_batch_norm = _BatchNorm.forward
+
+
+def _batch_norm(self: _BatchNorm, x: torch.Tensor) -> torch.Tensor:
+    """Without a momentum the statistics are means over all batches so far: their number is a
+    buffer, and a run-time value.
+    """
+    mean, var, count = self.running_mean, self.running_var, self.num_batches_tracked
+    if self.momentum is not None or not self.training or mean is None or var is None:
+        return _torch_batch_norm(self, x)
+    assert count is not None
+    self._check_input_dim(x)
+    own_mean, own_var = mean.detach().clone(), var.detach().clone()
+    out = nn.functional.batch_norm(
+        x, own_mean, own_var, self.weight, self.bias, True, momentum=1.0, eps=self.eps
+    )
+    with torch.no_grad():
+        count.add_(1)
+        share = 1.0 / count.to(mean.dtype)
+        for running, own in ((mean, own_mean), (var, own_var)):
+            running.copy_((1 - share) * running + share * own)
+    return out
