@@ -7,19 +7,22 @@ from typing import Any
 
 from batucada import __about__
 from batucada.capture import Captured, OptimizerSpec
-from batucada.codegen.build import Kernels
+from batucada.codegen.build import Kernels, backward_parts, part_until
 from batucada.codegen.lower import check_codes
 from batucada.codegen.target import Target
 from batucada.ir.graph import Node
 from batucada.ir.text import graph_hash
+from batucada.ir.types import ITEM_BYTES, DType
 from batucada.mapping import Program, Stage
 from batucada.pef import (
+    BucketRecord,
     EntryRecord,
     HostRecord,
     Manifest,
     OptimizerRecord,
     PlaceRecord,
     ProducerRecord,
+    ReplicaRecord,
     SectionRecord,
     SlotRecord,
     StageRecord,
@@ -68,7 +71,7 @@ def pack(
         sections=tuple(
             SectionRecord(section, tuple(s.name for s in found))
             for section, found in program.sections.items()
-            if found
+            if found or (section == "REDUCE" and program.buckets)
         ),
         entries={
             e.name: EntryRecord(tuple(name for name, _ in e.parts), tuple(s.name for s in e.stages))
@@ -78,6 +81,7 @@ def pack(
         target=TargetRecord(target.triple, target.level, target.vector_bytes),
         hyperparameters=hyper,
         host={s.name: _host_record(s, program) for s in stages.values() if s.on_host},
+        replicas=_replicas(program),
         optimizers=tuple(_optimizer_record(spec) for spec in specs),
         report={**report, "checks": _checks(program), "live_bytes": program.live_bytes},
     )
@@ -212,6 +216,24 @@ def _read(stage: Stage, program: Program) -> set[Node]:
         else:
             todo += node.args
     return found
+
+
+def _replicas(program: Program) -> ReplicaRecord | None:
+    if not program.buckets:
+        return None
+    buckets = [
+        BucketRecord(_span(b.buffers, b.dtype, program), b.buffers, part_until(b.stages))
+        for b in program.buckets
+    ]
+    followed = _span(program.followed, "u8", program) if program.followed else None
+    return ReplicaRecord(tuple(backward_parts(program)), tuple(buckets), followed)
+
+
+def _span(names: Sequence[str], dtype: DType, program: Program) -> PlaceRecord:
+    """The memory from the first to the last of buffers that lie one behind another."""
+    first, last = program.buffers[names[0]], program.buffers[names[-1]]
+    size = (last.offset + last.type.bytes - first.offset) // ITEM_BYTES[dtype]
+    return PlaceRecord(dtype, (size,), first.slot, first.offset)
 
 
 def _optimizer_record(spec: OptimizerSpec) -> OptimizerRecord:

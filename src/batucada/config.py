@@ -27,6 +27,8 @@ class Options:
     threads: int | None = None
     cache: str | None = None
     timeout: float = 1800.0
+    data_parallel: bool = False
+    bucket_mb: float = 4.0
 
     def __post_init__(self) -> None:
         if self.target is not None and self.target not in get_args(TargetLevel):
@@ -35,6 +37,8 @@ class Options:
             raise OptionError(_expected("debug", self.debug, "0, 1, 2 or 3"))
         if self.threads is not None and not 1 <= self.threads <= MAX_THREADS:
             raise OptionError(_expected("threads", self.threads, f"1 to {MAX_THREADS}"))
+        if not self.bucket_mb > 0:
+            raise OptionError(_expected("bucket_mb", self.bucket_mb, "megabytes, more than 0"))
         if not self.timeout > 0:
             raise OptionError(_expected("timeout", self.timeout, "seconds, more than 0"))
 
@@ -75,7 +79,7 @@ def _parse_threads(text: str) -> int:
     return count
 
 
-def _parse_seconds(text: str) -> float:
+def _parse_positive(text: str) -> float:
     value = float(text)
     if not 0 < value < float("inf"):
         raise ValueError(text)
@@ -153,8 +157,16 @@ KNOBS = (
         " `$XDG_CACHE_HOME/batucada`",
     ),
     Knob(
-        "timeout", ("CCL_TIMEOUT",), "seconds, more than 0", _parse_seconds,
+        "timeout", ("CCL_TIMEOUT",), "seconds, more than 0", _parse_positive,
         "how long a replica waits for the others before it ends with an error",
+    ),
+    Knob(
+        "data_parallel", (), "true or false", _parse_bool,
+        "compile a program that several replicas can train together (`--data-parallel`)",
+    ),
+    Knob(
+        "bucket_mb", ("BATUCADA_BUCKET_MB",), "megabytes, more than 0", _parse_positive,
+        "gradients that replicas reduce in one go: a bucket is closed when it has this size",
     ),
 )  # fmt: skip
 

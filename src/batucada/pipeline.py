@@ -162,7 +162,7 @@ def compile(
             run.texts["capture"] = print_graph(verify(captured.graph))
         with run.step("optimizers"):
             specs = describe_optimizers(model, optimizers)
-            graph = verify(append_optimizers(captured.graph, specs))
+            graph = verify(append_optimizers(captured.graph, specs, options.data_parallel))
             run.texts["optimizers"] = print_graph(graph)
         manifest, members = _taken_or_built(captured, specs, graph, run)
         with run.step("pef"):
@@ -213,7 +213,7 @@ def _built(
         graph = run.checked("layout", graph, recompute(store_weights_packed(graph)))
         run.texts["layout"] = print_graph(graph)
     with run.step("mapping"):  # from here on every value has a place
-        program = map_graph(graph)
+        program = map_graph(graph, int(options.bucket_mb * 2**20))
         run.texts["mapping"] = print_program(program)
     with run.step("kernels"):
         kernels = _lowered(program)
@@ -251,8 +251,8 @@ def _cache_key(
     return key_of(
         [
             print_graph(captured.graph), print_graph(graph), repr(names), repr(specs),
-            repr(_target(options)), str((options.checked, captured.training)), _constants(captured),
-            compiler_fingerprint(),
+            repr(_target(options)), str((options.checked, captured.training, options.bucket_mb)),
+            _constants(captured), compiler_fingerprint(),
         ]
     )  # fmt: skip
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -140,15 +140,21 @@ def _options(group: dict[str, Any], names: Sequence[str]) -> dict[str, Scalar]:
     return found
 
 
-def append_optimizers(graph: Graph, specs: Sequence[OptimizerSpec]) -> Graph:
-    """The graph with an update output for every parameter that has a gradient and an optimizer."""
+def append_optimizers(
+    graph: Graph, specs: Sequence[OptimizerSpec], data_parallel: bool = False
+) -> Graph:
+    """The graph with an update output for every parameter that has a gradient and an optimizer.
+
+    With `data_parallel` the gradients of parameters are reduced over replicas before they are read.
+    """
     writer = _Writer(graph)
+    outputs = writer.reduced(graph.outputs) if data_parallel and specs else graph.outputs
     writer.clip([spec for spec in specs if spec.max_grad_norm is not None])
     for spec in specs:
         for number in range(len(spec.groups)):
             with origin(spec.name, "OPT"):
                 writer.group(spec, number)
-    return graph_of(graph.name, writer.inputs, [*graph.outputs, *writer.updates.values()])
+    return graph_of(graph.name, writer.inputs, [*outputs, *writer.updates.values()])
 
 
 class _Writer:
@@ -164,6 +170,16 @@ class _Writer:
             self.known[name] = input_node(name, type, role)
             self.inputs.append(self.known[name])
         return self.known[name]
+
+    def reduced(self, outputs: Sequence[Output]) -> list[Output]:
+        with origin("data_parallel", "REDUCE"):
+            for name, node in self.gradients.items():
+                if name in self.parameters:
+                    self.gradients[name] = make("all_reduce", node, of=name)
+        return [
+            replace(out, node=self.gradients[out.name]) if out.role == "gradient" else out
+            for out in outputs
+        ]
 
     def update(self, name: str, node: Node) -> None:
         """Once a symbol: a state that parameters share is the same for each."""

@@ -17,7 +17,9 @@ from batucada.ir.loops import Kernel
 from batucada.ir.loops_text import print_kernel
 from batucada.mapping import Program, Stage
 
-ENTRY_OF_SECTION = {"FWD": "fwd", "BCKWD": "bckwd", "GRADNORM": "gradnorm", "OPT": "opt"}
+ENTRY_OF_SECTION = {
+    "FWD": "fwd", "BCKWD": "bckwd", "REDUCE": "reduce", "GRADNORM": "gradnorm", "OPT": "opt",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +117,25 @@ def _entries(program: Program) -> tuple[Entry, ...]:
     step = (*sections["FWD"], *program.fused) if program.fused else every
     found = [Entry(ENTRY_OF_SECTION[s], stages) for s, stages in sections.items() if stages]
     found.append(Entry("step", step))
+    found += [Entry(name, stages) for name, stages in backward_parts(program).items()]
     if program.regrad:
         found.append(Entry("regrad", program.regrad))
     return tuple(found)
+
+
+def backward_parts(program: Program) -> dict[str, tuple[Stage, ...]]:
+    """BCKWD of replicas, cut where a bucket of gradients is full, by the names of the entries."""
+    stages = program.sections["BCKWD"]
+    ends = sorted({bucket.stages for bucket in program.buckets} | {len(stages)})
+    if not program.buckets:
+        return {}
+    pairs = zip([0, *ends[:-1]], ends, strict=True)
+    return {part_until(end): stages[begin:end] for begin, end in pairs}
+
+
+def part_until(stages: int) -> str:
+    """The name of the part of BCKWD that ends when so many stages have run."""
+    return f"bckwd_until{stages}"
 
 
 def link(program: Program, kernels: Kernels, target: Target, checked: bool = False) -> ModuleIR:

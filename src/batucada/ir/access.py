@@ -36,6 +36,8 @@ def through_view(view: Node, at: Sequence[Index]) -> Position | None:
     if view.op == "flip":
         turned = view.integers("dims")
         return tuple(i * -1 + (source[d] - 1) if d in turned else i for d, i in enumerate(at))
+    if view.op == "all_reduce":
+        return tuple(at)
     return _through_reshape(source, view.type.shape, at)
 
 
@@ -106,4 +108,4 @@ def memory_index(
     return node, flat(node.type.shape, position)
 
 
-VIEWS = frozenset({"reshape", "permute", "expand", "slice", "flip", "window"})
+VIEWS = frozenset({"reshape", "permute", "expand", "slice", "flip", "window", "all_reduce"})

@@ -14,7 +14,7 @@ from typing import Literal
 
 from batucada.ir.types import Type
 
-Section = Literal["FWD", "BCKWD", "GRADNORM", "OPT"]
+Section = Literal["FWD", "BCKWD", "REDUCE", "GRADNORM", "OPT"]
 Attr = int | float | bool | str | tuple["Attr", ...]
 Attrs = tuple[tuple[str, Attr], ...]
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 import ast
 import hashlib
 from keyword import iskeyword
-from typing import cast
+from typing import cast, get_args
 
 from batucada.ir.graph import Attr, Attrs, Graph, Node, Output, OutputRole, Section, graph_of
 from batucada.ir.types import parse_type
 
-_MODEL_SECTIONS = ("FWD", "BCKWD", "GRADNORM", "OPT")
+_MODEL_SECTIONS = get_args(Section)
 
 
 class ParseError(ValueError):

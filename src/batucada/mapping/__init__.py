@@ -1,5 +1,6 @@
 """Graph -> sections and stages: what is started as one unit, and what becomes one loop nest."""
 
+from batucada.mapping.program import Bucket as Bucket
 from batucada.mapping.program import Buffer as Buffer
 from batucada.mapping.program import Program as Program
 from batucada.mapping.program import Root as Root

@@ -9,7 +9,7 @@ from typing import Literal
 from batucada.ir.access import Position, nontrivial, spread
 from batucada.ir.graph import Graph, Node, Section
 from batucada.ir.loops import Index
-from batucada.ir.types import ITEM_BYTES, Type
+from batucada.ir.types import ITEM_BYTES, DType, Type
 from batucada.ops import OPS
 
 Pattern = Literal["map", "reduce", "contract", "host"]
@@ -147,11 +147,22 @@ class Sweep:
 
 
 @dataclass(frozen=True, slots=True)
+class Bucket:
+    """Buffers of gradients, one behind another, that replicas reduce in one go: as soon as so many
+    `stages` of BCKWD have run."""
+
+    dtype: DType
+    buffers: tuple[str, ...]
+    stages: int
+
+
+@dataclass(frozen=True, slots=True)
 class Program:
     """Stages by the section that runs them.  `fused` is BCKWD and OPT of a whole step in one,
     with each update an epilogue of its gradient; empty where that cannot be.  `regrad`
     recomputes gradients that `fused` did not store.  `sweep` joins two stages of a whole step in
-    a loop (see `sweep.py`)."""
+    a loop (see `sweep.py`).  `buckets` are what replicas reduce after BCKWD, `followed` the buffers
+    of the model in which they follow the first of them."""
 
     graph: Graph
     sections: dict[Section, tuple[Stage, ...]]
@@ -164,6 +175,8 @@ class Program:
     memory_bytes: int
     live_bytes: int  # the most arena bytes that live at once: no plan can need fewer
     sweep: Sweep | None = None
+    buckets: tuple[Bucket, ...] = ()
+    followed: tuple[str, ...] = ()
     slots: tuple[str, ...] = field(default=())  # names of the slots, in order
 
 

@@ -11,32 +11,29 @@ from batucada.ir.graph import Graph, Node, Output, Section, graph_of
 from batucada.ir.types import Type
 from batucada.ir.verify import VerifyError
 from batucada.mapping.attention import blocking_of
+from batucada.mapping.buckets import find_buckets, lying_in, own_gradients, reduced_gradients
 from batucada.mapping.fuse import Fusion, Group
 from batucada.mapping.memory import Life, Plan, aligned, plan
-from batucada.mapping.program import Buffer, Program, Root, Space, Stage, Sweep, Tile
+from batucada.mapping.program import Bucket, Buffer, Program, Root, Space, Stage, Sweep, Tile
 from batucada.mapping.sweep import find_sweep
 from batucada.mapping.tiling import tile_of
 from batucada.mapping.update import fuse_updates
-from batucada.ops import OPS, like, make
+from batucada.ops import OPS, like, make, origin
 from batucada.ops.attention import accumulator
 
-SECTIONS: tuple[Section, ...] = ("FWD", "BCKWD", "GRADNORM", "OPT")
+SECTIONS: tuple[Section, ...] = ("FWD", "BCKWD", "REDUCE", "GRADNORM", "OPT")
 ARENA, POOL, MEMORY = "arena", "pool", "memory"
 _PARALLEL_FLOPS = 200_000  # below this, waking another thread costs more than it brings
 
 
-def map_graph(graph: Graph) -> Program:
+def map_graph(graph: Graph, bucket_bytes: int = 2**22) -> Program:
     """Stages of every section, the fused update, and a place for every value.  See `Program`."""
+    graph = own_gradients(graph)
+    reduced = reduced_gradients(graph)
     graph = _own_outputs(graph)
-    claims = {_base(out.node): out for out in graph.outputs}
-    return _Builder(graph, Fusion(graph, claims), claims).program()
-
-
-def _base(node: Node) -> Node:
-    """A reshape of a computed value lies where the value lies."""
-    while node.op == "reshape" and node.args[0].op not in ("input", "constant", "iota"):
-        node = node.args[0]
-    return node
+    claims = {lying_in(out): out for out in graph.outputs}
+    builder = _Builder(graph, Fusion(graph, claims), claims)
+    return builder.program(reduced, bucket_bytes)
 
 
 def _own_outputs(graph: Graph) -> Graph:
@@ -48,16 +45,17 @@ def _own_outputs(graph: Graph) -> Graph:
     outputs: dict[int, Output] = {}
     order = {"update": 0, "gradient": 1, "output": 2}
     for i, out in sorted(enumerate(graph.outputs), key=lambda item: order[item[1].role]):
-        node = _base(out.node)
+        node = lying_in(out)
         virtual = node.op in ("input", "constant", "iota")
-        elsewhere = out.role == "update" and OPS[node.op].kind == "index"
+        reduced = node.op == "all_reduce"  # lies where the gradient lies
+        elsewhere = out.role == "update" and (reduced or OPS[node.op].kind == "index")
         if (
             node in taken
             or virtual
             or elsewhere
             or (out.role == "output" and _needed_later(node, users))
         ):
-            with like(out.node):
+            with origin(out.node.src, "OPT") if reduced else like(out.node):
                 node = make("copy", out.node)
         taken.add(node)
         outputs[i] = replace(
@@ -109,8 +107,9 @@ class _Builder:
             }
         return found
 
-    def program(self) -> Program:
-        for node in self.graph.inputs:
+    def program(self, reduced: frozenset[str], bucket_bytes: int) -> Program:
+        followed = self._followed() if reduced else []
+        for node in sorted(self.graph.inputs, key=followed.__contains__):
             self._place_input(node)
         stages: dict[Section, tuple[Stage, ...]] = {}
         count = 0
@@ -121,6 +120,7 @@ class _Builder:
                 stage_of[group] = self._stage(group, f"s{count}")
                 count += 1
             stages[section] = tuple(stage_of[g] for g in groups)
+        buckets = self._lay_out_gradients(stages["BCKWD"], reduced, bucket_bytes)
         fused = fuse_updates(stages, self.outputs, self._stage_reads)
         order = [s for section in SECTIONS for s in stages[section]] + list(fused.stages)
         every = [stage for found in stages.values() for stage in found]
@@ -141,8 +141,28 @@ class _Builder:
             memory_bytes=self.memory_bytes,
             live_bytes=arena.live_bytes,
             sweep=sweep,
+            buckets=buckets,
+            followed=tuple(node.name for node in followed),
             slots=tuple(self.slots),
         )
+
+    def _followed(self) -> list[Node]:
+        """The model's buffers that a step changes."""
+        changed = {out.name for out in self.graph.of_role("update")}
+        return [node for node in self.graph.by_role("buffer") if node.name in changed]
+
+    def _lay_out_gradients(
+        self, backward: tuple[Stage, ...], reduced: frozenset[str], bucket_bytes: int
+    ) -> tuple[Bucket, ...]:
+        """Those of a bucket one behind another, then those that are not reduced."""
+        known = [f"{o.name}__grad" for o in self.claims.values() if o.role == "gradient"]
+        names = [name for name in self.buffers if name in set(known)]  # as the stages write them
+        wanted = [name for name in names if name.removesuffix("__grad") in reduced]
+        buckets = find_buckets(backward, wanted, self.buffers, self._stage_reads, bucket_bytes)
+        ordered = [name for bucket in buckets for name in bucket.buffers]
+        for name in dict.fromkeys([*ordered, *names]):
+            self._memory_buffer(name, self.buffers[name].type)
+        return buckets
 
     def _place_input(self, node: Node) -> None:
         if node.role == "input":
@@ -244,7 +264,7 @@ class _Builder:
             name = claim.name
         elif claim.role == "gradient":
             name = f"{claim.name}__grad"
-            self._memory_buffer(name, node.type)
+            self.buffers[name] = Buffer(name, node.type, "memory", self.slots.index(MEMORY))
             self.outputs[name] = name
         else:
             name = claim.name

@@ -82,6 +82,8 @@ def _store_permuted(graph: Graph, orders: dict[str, tuple[int, ...]]) -> Graph:
         inputs.append(stored)
     for node in graph.nodes:
         new[node] = with_args(node, [new[arg] for arg in node.args])
+        if node.op == "all_reduce" and (order := changed.get(str(node.attr("of")))) is not None:
+            new[node] = _reduced_as_stored(new[node], order)
     outputs = [
         _turned(out, new[out.node], None if out.role == "output" else changed.get(out.name))
         for out in graph.outputs
@@ -94,6 +96,14 @@ def _turned(out: Output, node: Node, order: tuple[int, ...] | None) -> Output:
         return replace(out, node=node)
     with like(node):
         return replace(out, node=permute(node, order))
+
+
+def _reduced_as_stored(node: Node, order: tuple[int, ...]) -> Node:
+    with like(node.args[0]):
+        stored = permute(node.args[0], order)
+    with like(node):
+        reduced = make("all_reduce", stored, **dict(node.attrs))
+        return permute(reduced, [order.index(d) for d in range(len(order))])
 
 
 def _settle(graph: Graph) -> Graph:

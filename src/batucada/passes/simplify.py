@@ -103,7 +103,7 @@ def cast_to_same(node: Node) -> Node | None:
 
 def widening_before_view(node: Node) -> Node | None:
     """f32(view(x)) -> view(f32(x)) for x of half precision: products read it where it lies"""
-    if not widens(node) or node.args[0].op not in VIEWS:
+    if not widens(node) or node.args[0].op not in VIEWS - {"all_reduce"}:
         return None
     view = node.args[0]
     return make(view.op, cast(view.args[0], "f32"), **dict(view.attrs))

@@ -2,12 +2,14 @@
 
 from batucada.pef.manifest import (
     FORMAT_VERSION,
+    BucketRecord,
     EntryRecord,
     HostRecord,
     Manifest,
     OptimizerRecord,
     PlaceRecord,
     ProducerRecord,
+    ReplicaRecord,
     SectionRecord,
     SlotRecord,
     StageRecord,
@@ -19,6 +21,7 @@ from batucada.pef.write import write_pef
 
 __all__ = [
     "FORMAT_VERSION",
+    "BucketRecord",
     "EntryRecord",
     "HostRecord",
     "Manifest",
@@ -26,6 +29,7 @@ __all__ = [
     "Pef",
     "PlaceRecord",
     "ProducerRecord",
+    "ReplicaRecord",
     "SectionRecord",
     "SlotRecord",
     "StageRecord",

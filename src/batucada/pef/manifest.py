@@ -13,7 +13,7 @@ from batucada.errors import PefError
 from batucada.ir.types import ITEM_BYTES, DType
 from batucada.pef.typed_json import from_json, to_json
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 """Raised by one whenever a field is added, removed or means something else."""
 
 Role = Literal[
@@ -125,6 +125,27 @@ class HostRecord:
 
 
 @dataclass(frozen=True)
+class BucketRecord:
+    """Memory that replicas reduce in one go, when the entry `after` has run: gradients one behind
+    another."""
+
+    place: PlaceRecord
+    gradients: tuple[str, ...]
+    after: str
+
+
+@dataclass(frozen=True)
+class ReplicaRecord:
+    """What replicas do together: `backward` are the entries that BCKWD is cut into, each followed
+    by the buckets that are full then; `followed` is memory in which all take over what rank 0 has.
+    """
+
+    backward: tuple[str, ...]
+    buckets: tuple[BucketRecord, ...]
+    followed: PlaceRecord | None = None
+
+
+@dataclass(frozen=True)
 class OptimizerRecord:
     """An optimizer: its class, its options as JSON values (lists, no tuples), what it updates."""
 
@@ -148,8 +169,8 @@ class Manifest:
 
     `stages` holds every stage once; sections and entries name them, and a stage that only a fused
     entry runs is in no section.  `slots` is the address table.  `host` holds, by name, the stages
-    that PyTorch runs.  `hyperparameters` holds the
-    compile-time value of each.  `report` is free JSON.
+    that PyTorch runs.  `replicas` is there in a program that was compiled for data parallel.
+    `hyperparameters` holds the compile-time value of each.  `report` is free JSON.
     """
 
     producer: ProducerRecord
@@ -164,6 +185,7 @@ class Manifest:
     target: TargetRecord
     hyperparameters: dict[str, float] = field(default_factory=dict)
     host: dict[str, HostRecord] = field(default_factory=dict)
+    replicas: ReplicaRecord | None = None
     optimizers: tuple[OptimizerRecord, ...] = ()
     metadata: dict[str, str] = field(default_factory=dict)
     arguments: dict[str, str] = field(default_factory=dict)
@@ -241,8 +263,20 @@ def _check(manifest: Manifest) -> None:
             _check_place(f"manifest.host: {name!r}", place, manifest)
     for name, entry in manifest.entries.items():
         _check_names(f"entries.{name}", entry.stages, manifest.stage_by_name)
+    if manifest.replicas is not None:
+        _check_replicas(manifest.replicas, manifest)
     for optimizer in manifest.optimizers:
         _check_names("optimizers", optimizer.parameters, manifest.symbol_by_name)
+
+
+def _check_replicas(replicas: ReplicaRecord, manifest: Manifest) -> None:
+    _check_names("replicas.backward", replicas.backward, manifest.entries)
+    if replicas.followed is not None:
+        _check_place("manifest.replicas.followed", replicas.followed, manifest)
+    for bucket in replicas.buckets:
+        _check_names("replicas.buckets", bucket.gradients, manifest.symbol_by_name)
+        _check_names("replicas.buckets", (bucket.after,), manifest.entries)
+        _check_place("manifest.replicas.buckets", bucket.place, manifest)
 
 
 def _check_names(where: str, names: tuple[str, ...], known: Mapping[str, object]) -> None:

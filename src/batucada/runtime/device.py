@@ -12,7 +12,7 @@ from safetensors.torch import load as load_tensors
 
 from batucada.errors import InputError
 from batucada.ops.random import RUN, SEED
-from batucada.pef import Pef, SymbolRecord
+from batucada.pef import Pef, PlaceRecord, SymbolRecord
 from batucada.runtime.inputs import number
 from batucada.runtime.momentum import HostMomentum
 from batucada.runtime.results import aligned_block, torch_dtype
@@ -83,15 +83,19 @@ class Device:
         member = "constants.safetensors"
         return load_tensors(pef.member(member)) if member in pef.names else {}
 
+    def place(self, record: PlaceRecord) -> torch.Tensor:
+        """The program's own memory at a place."""
+        block = self._blocks[record.slot][record.offset : record.offset + record.bytes]
+        return torch.from_numpy(block).view(torch_dtype(record)).view(record.shape)
+
     def view(self, name: str) -> torch.Tensor:
         """The program's own memory of a symbol, in the shape that PyTorch gives it."""
         if name not in self._views:
             symbol = self.symbols[name]
-            block = self._blocks[symbol.slot][symbol.offset : symbol.offset + symbol.bytes]
             stored = symbol.shape
             if symbol.storage:
                 stored = tuple(symbol.shape[d] for d in symbol.storage)
-            tensor = torch.from_numpy(block).view(torch_dtype(symbol)).view(stored)
+            tensor = self.place(PlaceRecord(symbol.dtype, stored, symbol.slot, symbol.offset))
             if symbol.storage:
                 tensor = tensor.permute([symbol.storage.index(d) for d in range(len(stored))])
             self._views[name] = tensor

@@ -8,23 +8,31 @@ import ctypes
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
+from torch import distributed
 
 from batucada.errors import InputError, PefError
 from batucada.ir.graph import identifier
-from batucada.pef import Pef, SymbolRecord
-from batucada.runtime.device import Device
+from batucada.pef import Pef
 from batucada.runtime.host import HostStage
 from batucada.runtime.inputs import check_names, fitted, range_error, tracked
 from batucada.runtime.native import NativeModule, ThreadPool
+from batucada.runtime.replicas import (
+    Replicas,
+    check_data_parallel,
+    check_same_program,
+    share_values,
+)
 from batucada.runtime.results import Result, ResultMemory, torch_dtype
 from batucada.runtime.steps import Batches
+from batucada.runtime.values import Values
 
-SECTION_ORDER = ("FWD", "BCKWD", "GRADNORM", "REDUCE", "OPT")
+SECTION_ORDER = ("FWD", "BCKWD", "REDUCE", "GRADNORM", "OPT")
+_AFTER_REDUCE = {"REDUCE", "GRADNORM", "OPT"}
 _POOL_SLOT = 1
-_WHOLE_STEP = {"FWD", "BCKWD", "GRADNORM", "OPT"}
+_WHOLE_STEP = {"FWD", "BCKWD", "REDUCE", "GRADNORM", "OPT"}
 
 
-class Executor(Device):
+class Executor(Values):
     """A loaded program: its native code, its memory, and its copy of parameters and optimizer
     state.
     """
@@ -47,14 +55,10 @@ class Executor(Device):
         }
         self.input_names = tuple(self._inputs)
         self._memory = ResultMemory(pef.manifest.of_role("output"))
-        self._results: tuple[Result, ...] = ()
-        # The last run's inputs, whose addresses are in these slots of the table.
-        self._held: list[torch.Tensor] = []
-        self._held_names: Sequence[str] = ()
+        # Where the addresses of the last run's inputs are in the table.
         self._slots: list[int] = []
         self._versions: list[int] = []
         self._default: set[str] | None = None  # what a run without sections runs; None: all
-        self._gradients = "none"  # none, stored, recomputable from the last run's values, lost
         self._forward_done = False
         self._pool = self._start_pool(threads)
 
@@ -109,7 +113,7 @@ class Executor(Device):
             self._set_hyper(numbers)
             # as numbers: a schedule may change its tensor in place
             self._given_hyper = {name: numbers.get(name, v) for name, v in (hyper or {}).items()}
-        if wanted is None and self._momentum_on_host:
+        if wanted is None and (self._momentum_on_host or self._replicas is not None):
             wanted = _WHOLE_STEP
         if wanted is None:
             results = self._memory.record(self._table)
@@ -184,7 +188,7 @@ class Executor(Device):
             return None
         if "BCKWD" in asked and "FWD" not in asked and not self._forward_done:
             raise InputError("section BCKWD needs the values of FWD; run FWD first")
-        updates = sorted(asked & {"GRADNORM", "OPT"})
+        updates = sorted(asked & {"GRADNORM", "OPT", "REDUCE"})
         if updates and "BCKWD" not in asked and self._gradients != "stored":
             raise InputError(f"section {updates[-1]} needs the gradients of BCKWD; run BCKWD first")
         return asked
@@ -196,8 +200,10 @@ class Executor(Device):
             self._forward_done = True
         if "BCKWD" in wanted:
             self._gradients = "none"
-            self._call("bckwd")
+            self._backward(wanted)
             self._gradients = "stored"
+        if self._replicas is not None and wanted & _AFTER_REDUCE:
+            self._replicas.reduce()
         if "GRADNORM" in wanted or "OPT" in wanted:
             self._call("gradnorm")
         if "OPT" in wanted and self._momentum_on_host:
@@ -205,6 +211,37 @@ class Executor(Device):
         elif "OPT" in wanted:
             self._call("opt")
         return self._results
+
+    def _backward(self, wanted: set[str]) -> None:
+        if self._replicas is not None and wanted & _AFTER_REDUCE:
+            self._replicas.backward(self._call)
+            return
+        self._call("bckwd")
+        if self._replicas is not None:
+            self._replicas.reduced = False
+
+    def replicate(self) -> None:
+        """From now on this program is one of as many replicas as `torch.distributed` has ranks.
+
+        All take over rank 0's parameters, buffers, optimizer state and hyperparameters; an update
+        then uses the mean of the ranks' gradients.  All ranks must call it, and run the same steps.
+        PefMismatchError when they have different programs, OptionError when this one was not
+        compiled for data parallel.
+        """
+        check_data_parallel(self.manifest, self.pef.path)
+        alone = not distributed.is_initialized() or distributed.get_world_size() == 1
+        if self._replicas is not None or alone:
+            return
+        if self._gradients == "recomputable":
+            self._keep_gradients()
+        check_same_program(self.manifest)
+        if not self.training:
+            return
+        share_values(self)
+        self._replicas = Replicas(self)
+        self._replicas.reduced = self._gradients != "stored"
+        for symbol in self.manifest.of_role("tangent", "gradient"):
+            self.view(symbol.name).div_(self._replicas.size)
 
     def _call(self, entry: str) -> None:
         function = self._entries.get(entry)
@@ -261,7 +298,8 @@ class Executor(Device):
 
     def _one_by_one(self) -> bool:
         """Whether steps cannot be made by the native loop."""
-        return self._momentum_on_host or self._default is not None or bool(self._host)
+        stepwise = self._momentum_on_host or self._replicas is not None
+        return stepwise or self._default is not None or bool(self._host)
 
     def _call_loop(self, strides: Mapping[str, int], steps: int) -> int:
         """Every slot moves by its stride, in bytes, from step to step."""
@@ -286,55 +324,7 @@ class Executor(Device):
         check = next(c for c in self.manifest.report["checks"] if c["code"] == code)
         raise range_error(check, dict(zip(self._held_names, self._held, strict=True)))
 
-    # ---- hyperparameters and gradients
-
-    def set_output_gradient(self, output_index: int, grad: torch.Tensor | None) -> None:
-        """What starts the backward pass at this output from the next run on; None for the
-        default.
-        """
-        outputs = self.manifest.of_role("output")
-        if not 0 <= output_index < len(outputs):
-            raise InputError(
-                f"the program has {len(outputs)} outputs; there is no output {output_index}"
-            )
-        name = f"{outputs[output_index].name}__grad"
-        if name not in self.symbols:
-            raise InputError(
-                f"output {output_index} ({outputs[output_index].name}) takes no gradient here"
-            )
-        if self._gradients == "recomputable":
-            self._keep_gradients()  # those of the last run began with the old values
-        target = self.view(name)
-        if grad is None:
-            target.fill_(self.symbols[name].default or 0.0)
-            return
-        if not isinstance(grad, torch.Tensor):
-            raise InputError(
-                f"the gradient of output {output_index} is a {type(grad).__name__}, not a tensor"
-            )
-        if grad.numel() != target.numel():
-            raise InputError(
-                f"the gradient of output {output_index} has shape {tuple(grad.shape)};"
-                f" the output has {tuple(target.shape)}"
-            )
-        target.copy_(grad.detach().reshape(target.shape))
-
-    def gradient(self, symbol: str) -> torch.Tensor:
-        """A copy of the gradient of a parameter or input in the last run that held BCKWD."""
-        name = f"{symbol}__grad"
-        if name in self.symbols and self.symbols[name].role == "tangent":
-            return self.view(name).clone()  # what starts the backward pass at an output
-        if name not in self.symbols or self.symbols[name].role != "gradient":
-            raise InputError(f"the program computes no gradient of {symbol!r}")
-        if self._gradients == "none":
-            raise InputError(f"no run with BCKWD has been made, so {symbol!r} has no gradient yet")
-        if self._gradients == "recomputable":
-            self._keep_gradients()
-        if self._gradients == "lost":
-            raise InputError(
-                "an input tensor was changed after the run; read gradients before filling it again"
-            )
-        return self.view(name).clone(memory_format=torch.contiguous_format)
+    # ---- gradients that a whole step did not store
 
     def _keep_gradients(self) -> None:
         """Store the last whole step's gradients while what they are made of is still there.
@@ -353,43 +343,6 @@ class Executor(Device):
         return [tensor._version for tensor in self._held] != self._versions or [
             tensor.data_ptr() for tensor in self._held
         ] != addresses
-
-    # ---- reading and writing symbols
-
-    def read(self, symbol: str) -> torch.Tensor:
-        """A copy of the program's value of a symbol."""
-        record = self._record(symbol)
-        if record.role == "gradient":
-            return self.gradient(record.of)
-        if record.role == "output":
-            found = next((r for r in self._results if r.name == symbol), None)
-            if found is None:
-                raise InputError(f"the output {symbol!r} has no value before the first run")
-            return found.tensor().clone()
-        if record.role == "input":
-            if not self._held:
-                raise InputError(f"the input {symbol!r} has no value before the first run")
-            return self._held[list(self._held_names).index(symbol)].reshape(record.shape).clone()
-        return self.view(symbol).clone(memory_format=torch.contiguous_format)
-
-    def write(self, symbol: str, value: torch.Tensor) -> None:
-        """Set a parameter, buffer, state or constant of the program."""
-        record = self._record(symbol)
-        if record.role not in ("parameter", "buffer", "state", "constant"):
-            raise InputError(f"{symbol!r} is an {record.role}; it cannot be written")
-        target = self.view(symbol)
-        if value.shape != target.shape:
-            raise InputError(
-                f"{symbol!r} has shape {tuple(target.shape)}, the value {tuple(value.shape)}"
-            )
-        if self._gradients == "recomputable":
-            self._keep_gradients()
-        target.copy_(value.detach())
-
-    def _record(self, symbol: str) -> SymbolRecord:
-        if symbol not in self.symbols:
-            raise InputError(f"the program has no symbol {symbol!r}")
-        return self.symbols[symbol]
 
 
 def load_native(code: bytes) -> NativeModule:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from batucada.ir.types import TORCH_NAMES
-from batucada.pef import SymbolRecord
+from batucada.pef import PlaceRecord, SymbolRecord
 
 _BLOCK_BYTES = 64 * 1024
 _MOST_RECORDS = 64
@@ -94,5 +94,5 @@ def aligned_block(size: int, zero: bool) -> tuple[np.ndarray, int]:
     return block, raw.ctypes.data + shift
 
 
-def torch_dtype(symbol: SymbolRecord) -> torch.dtype:
+def torch_dtype(symbol: SymbolRecord | PlaceRecord) -> torch.dtype:
     return getattr(torch, TORCH_NAMES[symbol.dtype])

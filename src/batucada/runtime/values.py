@@ -1,0 +1,123 @@
+"""Reading and writing the values of a program between its runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from batucada.errors import InputError
+from batucada.pef import Pef, SymbolRecord
+from batucada.runtime.device import Device
+from batucada.runtime.replicas import Replicas
+from batucada.runtime.results import Result
+
+
+class Values(Device):
+    """A program's memory, and what its last run left: results, inputs and gradients."""
+
+    def __init__(self, pef: Pef) -> None:
+        super().__init__(pef)
+        self._results: tuple[Result, ...] = ()
+        self._held: list[torch.Tensor] = []  # the last run's inputs
+        self._held_names: Sequence[str] = ()
+        self._gradients = "none"  # none, stored, recomputable from the last run's values, lost
+        self._replicas: Replicas | None = None
+
+    @property
+    def _ranks(self) -> int:
+        """What starts a gradient is divided by this, and so is the gradient until it is reduced."""
+        return self._replicas.size if self._replicas is not None else 1
+
+    def _keep_gradients(self) -> None:
+        """Store those of the last run that are recomputable."""
+        raise NotImplementedError
+
+    # ---- gradients
+
+    def set_output_gradient(self, output_index: int, grad: torch.Tensor | None) -> None:
+        """What starts the backward pass at this output from the next run on; None for the
+        default.
+        """
+        outputs = self.manifest.of_role("output")
+        if not 0 <= output_index < len(outputs):
+            raise InputError(
+                f"the program has {len(outputs)} outputs; there is no output {output_index}"
+            )
+        name = f"{outputs[output_index].name}__grad"
+        if name not in self.symbols:
+            raise InputError(
+                f"output {output_index} ({outputs[output_index].name}) takes no gradient here"
+            )
+        if self._gradients == "recomputable":
+            self._keep_gradients()  # those of the last run began with the old values
+        target = self.view(name)
+        if grad is None:
+            target.fill_((self.symbols[name].default or 0.0) / self._ranks)
+            return
+        if not isinstance(grad, torch.Tensor):
+            raise InputError(
+                f"the gradient of output {output_index} is a {type(grad).__name__}, not a tensor"
+            )
+        if grad.numel() != target.numel():
+            raise InputError(
+                f"the gradient of output {output_index} has shape {tuple(grad.shape)};"
+                f" the output has {tuple(target.shape)}"
+            )
+        target.copy_(grad.detach().reshape(target.shape)).div_(self._ranks)
+
+    def gradient(self, symbol: str) -> torch.Tensor:
+        """A copy of the gradient of a parameter or input in the last run that held BCKWD."""
+        name = f"{symbol}__grad"
+        if name in self.symbols and self.symbols[name].role == "tangent":
+            return self.view(name) * self._ranks  # what starts the backward pass at an output
+        if name not in self.symbols or self.symbols[name].role != "gradient":
+            raise InputError(f"the program computes no gradient of {symbol!r}")
+        if self._gradients == "none":
+            raise InputError(f"no run with BCKWD has been made, so {symbol!r} has no gradient yet")
+        if self._gradients == "recomputable":
+            self._keep_gradients()
+        if self._gradients == "lost":
+            raise InputError(
+                "an input tensor was changed after the run; read gradients before filling it again"
+            )
+        value = self.view(name).clone(memory_format=torch.contiguous_format)
+        mean = self._replicas is not None and self._replicas.reduced
+        return value if mean and self.symbols[symbol].role == "parameter" else value * self._ranks
+
+    # ---- reading and writing symbols
+
+    def read(self, symbol: str) -> torch.Tensor:
+        """A copy of the program's value of a symbol."""
+        record = self._record(symbol)
+        if record.role == "gradient":
+            return self.gradient(record.of)
+        if record.role == "output":
+            found = next((r for r in self._results if r.name == symbol), None)
+            if found is None:
+                raise InputError(f"the output {symbol!r} has no value before the first run")
+            return found.tensor().clone()
+        if record.role == "input":
+            if not self._held:
+                raise InputError(f"the input {symbol!r} has no value before the first run")
+            return self._held[list(self._held_names).index(symbol)].reshape(record.shape).clone()
+        return self.view(symbol).clone(memory_format=torch.contiguous_format)
+
+    def write(self, symbol: str, value: torch.Tensor) -> None:
+        """Set a parameter, buffer, state or constant of the program."""
+        record = self._record(symbol)
+        if record.role not in ("parameter", "buffer", "state", "constant"):
+            raise InputError(f"{symbol!r} is an {record.role}; it cannot be written")
+        target = self.view(symbol)
+        if value.shape != target.shape:
+            raise InputError(
+                f"{symbol!r} has shape {tuple(target.shape)}, the value {tuple(value.shape)}"
+            )
+        if self._gradients == "recomputable":
+            self._keep_gradients()
+        target.copy_(value.detach())
+
+    def _record(self, symbol: str) -> SymbolRecord:
+        if symbol not in self.symbols:
+            raise InputError(f"the program has no symbol {symbol!r}")
+        return self.symbols[symbol]

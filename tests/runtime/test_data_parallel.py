@@ -1,0 +1,240 @@
+"""Replicas of a program: N ranks of batch B do what one process of batch N * B does."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import batucada as bt
+from batucada.errors import OptionError
+from tests.runtime.ranks import run_ranks
+
+BATCH, STEPS = 6, 4
+NAMES = ["x", "y"]
+
+
+class Net(nn.Module):
+    """Its first and third layers share a weight; a batch norm keeps statistics."""
+
+    def __init__(self, norm: bool = False) -> None:
+        super().__init__()
+        self.first = nn.Linear(8, 8)
+        self.second = nn.Linear(8, 8)
+        self.norm = nn.BatchNorm1d(8) if norm else nn.Identity()
+        self.scale = nn.Parameter(torch.ones(3))
+        self.head = nn.Linear(8, 3)
+        self.loss = nn.CrossEntropyLoss()
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        hidden = torch.relu(self.first(x))
+        hidden = torch.tanh(self.second(self.norm(hidden)))
+        hidden = torch.nn.functional.linear(hidden, self.first.weight)
+        out = self.head(hidden) * self.scale
+        return self.loss(out, y), out
+
+
+def sgd(net: Net) -> list[torch.optim.Optimizer]:
+    return [torch.optim.SGD(net.parameters(), lr=0.3)]
+
+
+def momentum(net: Net) -> list[torch.optim.Optimizer]:
+    return [torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=0.01)]
+
+
+def adamw(net: Net) -> list[torch.optim.Optimizer]:
+    return [torch.optim.AdamW(net.parameters(), lr=0.01)]
+
+
+def clipped(net: Net) -> list[torch.optim.Optimizer]:
+    optimizers = momentum(net)
+    optimizers[0].max_grad_norm = 0.05  # type: ignore[attr-defined]
+    return optimizers
+
+
+def several(net: Net) -> list[torch.optim.Optimizer]:
+    return [
+        torch.optim.SGD([*net.first.parameters(), net.scale], lr=0.1),
+        torch.optim.Adam([*net.second.parameters(), *net.head.parameters()], lr=0.01),
+    ]
+
+
+Make = Callable[[Net], list[torch.optim.Optimizer]]
+
+
+def net_of(seed: int, norm: bool = False) -> Net:
+    torch.manual_seed(seed)
+    return Net(norm)
+
+
+def batches(ranks: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    torch.manual_seed(3)
+    shape = ranks * BATCH
+    return [(torch.randn(shape, 8), torch.randint(0, 3, (shape,))) for _ in range(STEPS)]
+
+
+def compiled(folder: Path, make: Make, batch: int, data_parallel: bool, norm: bool = False) -> Path:
+    net = net_of(0, norm)
+    path = folder / f"{batch}-{data_parallel}.pef"
+    inputs = [
+        bt.NamedTensor("x", torch.zeros(batch, 8)),
+        bt.NamedTensor("y", torch.zeros(batch).long()),
+    ]
+    options = bt.Options(data_parallel=data_parallel, bucket_mb=0.0003)
+    bt.compile(net, inputs, optimizers=make(net), path=path, options=options)
+    return path
+
+
+def loaded(path: Path, make: Make, seed: int, norm: bool = False) -> Any:
+    """The program with the weights of a net.  To trace the net would take longer than to run it."""
+    net = net_of(seed, norm)
+    program = bt.load(path)
+    program.to_device(net, make(net))
+    return program
+
+
+def values(program: Any) -> dict[str, torch.Tensor]:
+    return {
+        s.name: program.read(s.name)
+        for s in program.manifest.of_role("parameter", "buffer", "state")
+    }
+
+
+def trained(
+    rank: int, ranks: int, path: Path, make: Make, sections: list[list[str]] | None, norm: bool
+) -> dict[str, torch.Tensor]:
+    """Ranks begin with weights of their own, which are to be rank 0's."""
+    bt.join()
+    program = loaded(path, make, seed=rank, norm=norm)
+    program.replicate()
+    for x, y in batches(ranks):
+        here = slice(rank * BATCH, (rank + 1) * BATCH)
+        for part in sections or [None]:
+            program.run(NAMES, [x[here], y[here]], part)
+    found = values(program)
+    found["gradient"] = program.gradient("net__head__weight")
+    return found
+
+
+def alone(path: Path, make: Make, ranks: int, norm: bool = False) -> dict[str, torch.Tensor]:
+    program = loaded(path, make, seed=0, norm=norm)
+    for x, y in batches(ranks):
+        program.run(NAMES, [x, y])
+    found = values(program)
+    found["gradient"] = program.gradient("net__head__weight")
+    return found
+
+
+def assert_identical(found: list[dict[str, torch.Tensor]]) -> None:
+    for other in found[1:]:
+        for name, value in found[0].items():
+            assert torch.equal(other[name], value), name
+
+
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "make",
+    [clipped, several, *(pytest.param(make, marks=SLOW) for make in (sgd, momentum, adamw))],
+)
+def test_two_ranks_are_one_of_twice_the_batch(make: Make, tmp_path: Path) -> None:
+    path = compiled(tmp_path, make, BATCH, data_parallel=True)
+    found = run_ranks(trained, 2, 2, path, make, None, False)
+    assert_identical(found)
+    expected = alone(compiled(tmp_path, make, 2 * BATCH, data_parallel=False), make, 2)
+    for name, value in expected.items():
+        torch.testing.assert_close(found[0][name], value, rtol=1e-4, atol=2e-6, msg=name)
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        [["fwd", "bckwd", "reduce"], ["opt"]],
+        [["fwd"], ["bckwd"], ["reduce"], ["reduce"], ["gradnorm"], ["opt"]],
+        [["fwd", "bckwd"], ["opt"]],
+    ],
+    ids=["reduce with bckwd", "one by one", "before opt in any case"],
+)
+@SLOW
+def test_sections_one_by_one_are_a_whole_step(sections: list[list[str]], tmp_path: Path) -> None:
+    path = compiled(tmp_path, clipped, BATCH, data_parallel=True)
+    found = run_ranks(trained, 2, 2, path, clipped, sections, False)
+    assert_identical([*found, run_ranks(trained, 2, 2, path, clipped, None, False)[0]])
+
+
+@SLOW
+def test_three_and_four_ranks_with_buffers(tmp_path: Path) -> None:
+    """Rank 0's statistics of a batch norm are everyone's, as in DistributedDataParallel."""
+    path = compiled(tmp_path, adamw, BATCH, data_parallel=True, norm=True)
+    for ranks in (3, 4):
+        found = run_ranks(trained, ranks, ranks, path, adamw, None, True)
+        assert_identical(found)
+        assert found[0]["net__norm__num_batches_tracked"] == STEPS
+
+
+def gradients(rank: int, path: Path) -> list[torch.Tensor]:
+    bt.join()
+    program = loaded(path, sgd, seed=0)
+    program.replicate()
+    x, y = batches(2)[0]
+    here = slice(rank * BATCH, (rank + 1) * BATCH)
+    program.set_output_gradient(0, torch.tensor(2.0))
+    program.run(NAMES, [x[here], y[here]], ["fwd", "bckwd"])
+    own = program.gradient("net__head__weight")
+    program.run(NAMES, [x[here], y[here]], ["reduce"])
+    mean, loss = program.gradient("net__head__weight"), program.outputs[0].name
+    return [own, mean, program.gradient(loss)]
+
+
+def test_a_gradient_is_the_rank_s_own_until_it_is_reduced(tmp_path: Path) -> None:
+    path = compiled(tmp_path, sgd, BATCH, data_parallel=True)
+    found = run_ranks(gradients, 2, path)
+    for rank, (own, mean, start) in enumerate(found):
+        x, y = batches(2)[0]
+        here = slice(rank * BATCH, (rank + 1) * BATCH)
+        net = net_of(0)
+        (2 * net(x[here], y[here])[0]).backward()
+        torch.testing.assert_close(own, net.head.weight.grad, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(mean, (found[0][0] + found[1][0]) / 2)
+        assert start == 2
+
+
+def test_one_process_loses_nothing(tmp_path: Path) -> None:
+    """The program for replicas has the same whole step as the one for a single process."""
+    alike = [compiled(tmp_path, adamw, BATCH, data_parallel=dp) for dp in (True, False)]
+    found = []
+    for path in alike:
+        program = loaded(path, adamw, seed=0)
+        program.replicate() if path is alike[0] else None
+        for x, y in batches(1):
+            program.run(NAMES, [x, y])
+        found.append(values(program))
+    assert_identical(found)
+    kernels = [bt.load(path).manifest.entries["step"].stages for path in alike]
+    assert kernels[0] == kernels[1]
+
+
+def replicated(rank: int, paths: list[Path]) -> str:
+    bt.join()
+    bt.load(paths[rank]).replicate()
+    return "ran"
+
+
+def test_ranks_with_other_programs_are_told(tmp_path: Path) -> None:
+    paths = [compiled(tmp_path, make, BATCH, data_parallel=True) for make in (sgd,)]
+    paths.append(compiled(tmp_path / "other", adamw, BATCH, data_parallel=True))
+    for rank, message in enumerate(run_ranks(replicated, 2, paths)):
+        hashes = "rank 0 has the program [0-9a-f]{16}, rank 1 [0-9a-f]{16}"
+        assert re.match(f"PefMismatchError: rank {rank}: .*{hashes}", message), message
+
+
+def test_a_program_that_cannot_reduce_is_refused(tmp_path: Path) -> None:
+    path = compiled(tmp_path, sgd, BATCH, data_parallel=False)
+    with pytest.raises(OptionError, match="compile it with --data-parallel -ws 2"):
+        bt.load(path).replicate()
