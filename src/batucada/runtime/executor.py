@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import distributed
 
-from batucada.errors import InputError, PefError
+from batucada.errors import InputError, OptionError, PefError
 from batucada.ir.graph import identifier
 from batucada.pef import Pef
 from batucada.runtime.host import HostStage
@@ -18,7 +18,6 @@ from batucada.runtime.inputs import check_names, fitted, range_error, tracked
 from batucada.runtime.native import NativeModule, ThreadPool
 from batucada.runtime.replicas import (
     Replicas,
-    check_data_parallel,
     check_same_program,
     share_values,
 )
@@ -228,20 +227,28 @@ class Executor(Values):
         PefMismatchError when they have different programs, OptionError when this one was not
         compiled for data parallel.
         """
-        check_data_parallel(self.manifest, self.pef.path)
+        if self._replicas is not None:
+            return
+        self.require_data_parallel()
         alone = not distributed.is_initialized() or distributed.get_world_size() == 1
-        if self._replicas is not None or alone:
+        if alone or not self.training:
             return
         if self._gradients == "recomputable":
             self._keep_gradients()
         check_same_program(self.manifest)
-        if not self.training:
-            return
         share_values(self)
         self._replicas = Replicas(self)
         self._replicas.reduced = self._gradients != "stored"
         for symbol in self.manifest.of_role("tangent", "gradient"):
             self.view(symbol.name).div_(self._replicas.size)
+
+    def require_data_parallel(self) -> None:
+        """OptionError when this program trains and cannot reduce its gradients."""
+        if self.training and self.manifest.replicas is None:
+            raise OptionError(
+                f"{self.pef.path} was compiled without --data-parallel, so its gradients cannot be"
+                " reduced over replicas; compile it with --data-parallel -ws 2"
+            )
 
     def _call(self, entry: str) -> None:
         function = self._entries.get(entry)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -49,6 +50,7 @@ def join(options: Options | None = None) -> Launch:
     if launch.world_size > 1:
         store = meet(launch, seconds)
         _choose_interface(launch.address if launch.rank == 0 else store.host, store.port)
+    hook = sys.excepthook  # PyTorch's own swallows what a program's hook prints
     try:
         distributed.init_process_group(
             "gloo", store=store, rank=launch.rank, world_size=launch.world_size,
@@ -57,6 +59,8 @@ def join(options: Options | None = None) -> Launch:
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ReplicaError(f"{launch}: cannot connect to the other ranks: {reason}") from None
+    finally:
+        sys.excepthook = hook
     atexit.register(_leave)
     _joined = Group(launch, store, seconds)
     return launch

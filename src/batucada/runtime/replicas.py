@@ -12,7 +12,7 @@ from dataclasses import replace
 import torch
 from torch import distributed
 
-from batucada.errors import OptionError, PefMismatchError, ReplicaError
+from batucada.errors import PefMismatchError, ReplicaError
 from batucada.ops.random import RUN, SEED
 from batucada.pef import Manifest, PlaceRecord
 from batucada.pef.manifest import manifest_text
@@ -107,12 +107,3 @@ def share_values(device: Device) -> None:
         if symbol.name not in (SEED, RUN):  # each rank draws its own random numbers
             place = PlaceRecord("u8", (symbol.bytes,), symbol.slot, symbol.offset)
             distributed.broadcast(device.place(place), 0)
-
-
-def check_data_parallel(manifest: Manifest, path: object) -> None:
-    """OptionError for a program that trains and cannot reduce its gradients."""
-    if manifest.training and manifest.replicas is None:
-        raise OptionError(
-            f"{path} was compiled without --data-parallel, so its gradients cannot be reduced over"
-            " replicas; compile it with --data-parallel -ws 2"
-        )

@@ -25,8 +25,10 @@ class Values(Device):
         self._replicas: Replicas | None = None
 
     @property
-    def _ranks(self) -> int:
-        """What starts a gradient is divided by this, and so is the gradient until it is reduced."""
+    def replica_count(self) -> int:
+        """As how many replicas it runs, 1 before `replicate`: by this, what starts a gradient is
+        divided, and so is the gradient until it is reduced.
+        """
         return self._replicas.size if self._replicas is not None else 1
 
     def _keep_gradients(self) -> None:
@@ -53,7 +55,7 @@ class Values(Device):
             self._keep_gradients()  # those of the last run began with the old values
         target = self.view(name)
         if grad is None:
-            target.fill_((self.symbols[name].default or 0.0) / self._ranks)
+            target.fill_((self.symbols[name].default or 0.0) / self.replica_count)
             return
         if not isinstance(grad, torch.Tensor):
             raise InputError(
@@ -64,13 +66,13 @@ class Values(Device):
                 f"the gradient of output {output_index} has shape {tuple(grad.shape)};"
                 f" the output has {tuple(target.shape)}"
             )
-        target.copy_(grad.detach().reshape(target.shape)).div_(self._ranks)
+        target.copy_(grad.detach().reshape(target.shape)).div_(self.replica_count)
 
     def gradient(self, symbol: str) -> torch.Tensor:
         """A copy of the gradient of a parameter or input in the last run that held BCKWD."""
         name = f"{symbol}__grad"
         if name in self.symbols and self.symbols[name].role == "tangent":
-            return self.view(name) * self._ranks  # what starts the backward pass at an output
+            return self.view(name) * self.replica_count  # what starts the backward pass there
         if name not in self.symbols or self.symbols[name].role != "gradient":
             raise InputError(f"the program computes no gradient of {symbol!r}")
         if self._gradients == "none":
@@ -83,7 +85,8 @@ class Values(Device):
             )
         value = self.view(name).clone(memory_format=torch.contiguous_format)
         mean = self._replicas is not None and self._replicas.reduced
-        return value if mean and self.symbols[symbol].role == "parameter" else value * self._ranks
+        own = not mean or self.symbols[symbol].role != "parameter"
+        return value * self.replica_count if own else value
 
     # ---- reading and writing symbols
 

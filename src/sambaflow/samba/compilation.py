@@ -48,6 +48,7 @@ def compile_model(
             path=path, name=name or type(model).__name__.lower(),
             loss_indices=_indices(options.get("loss_indices")),
             metadata=_strings(pef_metadata or {}), arguments=_strings(config),
+            options=batucada.Options(data_parallel=bool(config.get("data_parallel"))),
             progress=steps,
         )  # fmt: skip
     finally:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 import batucada
-from batucada.errors import InputError, OptionError, OutputError
+from batucada.errors import InputError, OutputError
 from sambaflow.samba.sambatensor import SambaTensor, from_result, from_torch_tensor, unwrap
 from sambaflow.samba.traced import named_leaves
 
@@ -87,18 +87,6 @@ def selected(results: Sequence[Any], wanted: Any) -> list[SambaTensor]:
         if name not in by_name:
             raise InputError(f"there is no output {name!r}; the program has {', '.join(by_name)}")
     return [from_result(by_name[name]) for name in names]
-
-
-def check_single_replica() -> None:
-    """OptionError when this process is one of several replicas: gradients are not reduced."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return
-    size = torch.distributed.get_world_size()
-    if size > 1:
-        raise OptionError(
-            f"data_parallel=True among {size} processes: gradients are not reduced between "
-            "processes; run one process, with a batch of the global size"
-        )
 
 
 def timed(run: Callable) -> Callable:

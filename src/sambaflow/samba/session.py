@@ -50,6 +50,7 @@ class SambaSession:
         self.inputs: tuple[SambaTensor, ...] = ()
         self.optimizers: tuple[Optimizer, ...] = ()
         self.model: nn.Module | None = None
+        self._data_parallel = False
         self._symbols: dict[int, str] = {}
         self._program: Any = batucada.load(Path(pef_path)) if pef_path else None
         device.set_current(self)
@@ -92,15 +93,27 @@ class SambaSession:
         return str(compiled.path or "")
 
     def trace(
-        self, model: nn.Module, inputs: Any, optimizers: Any, pef: Path, transfer: bool
+        self,
+        model: nn.Module,
+        inputs: Any,
+        optimizers: Any,
+        pef: Path,
+        transfer: bool,
+        data_parallel: bool = False,
     ) -> tuple[TracedTensor, ...]:
-        """Load `pef`, check that it is of this model, and copy the model to the device."""
+        """Load `pef`, check that it is of this model, and copy the model to the device.
+
+        With `data_parallel` every run reduces gradients over the processes of this job.
+        """
         program = batucada.load(pef)
+        if data_parallel:
+            program.require_data_parallel()
         tree = input_tree(model, inputs)
         listed = optimizer_list(optimizers)
         with self._traces():
             program.attach(model, *tree, listed, transfer)
         self._program = program
+        self._data_parallel = data_parallel
         self.model, self.optimizers = model, listed
         self.inputs = running.samba_tensors(tree)
         self._symbols = {
@@ -139,9 +152,10 @@ class SambaSession:
 
         Inputs are matched by name.  Without `section_types` every section of the PEF runs: for a
         training PEF forward, backward and the update.  Hyperparameters keep their last value.
+        With `data_parallel` the update uses the mean of the gradients of all processes of the job.
         """
-        if data_parallel or grad_of_outputs is not None:
-            self._prepare(data_parallel, grad_of_outputs)
+        if data_parallel or self._data_parallel or grad_of_outputs is not None:
+            self._prepare(data_parallel or self._data_parallel, grad_of_outputs)
         try:
             names = [tensor.name for tensor in input_tensors]
             tensors = [tensor._tensor for tensor in input_tensors]
@@ -157,9 +171,14 @@ class SambaSession:
     def _prepare(self, data_parallel: bool, grad_of_outputs: Sequence[Any] | None) -> None:
         program = self.program
         if data_parallel:
-            running.check_single_replica()
+            self.replicate()
         for index, gradient in enumerate(grad_of_outputs or ()):
             program.set_output_gradient(index, unwrap(gradient))
+
+    def replicate(self) -> None:
+        """Make the program one of as many replicas as this job has processes."""
+        batucada.join()
+        self.program.replicate()
 
     def named(self, input_tensors: Any) -> tuple[list[str], list[torch.Tensor]]:
         """Names and torch tensors of a run's inputs, whatever they were given as."""

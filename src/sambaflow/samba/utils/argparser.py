@@ -14,7 +14,7 @@ import yaml
 from batucada.errors import OptionError
 from sambaflow.logging import no_effect, samba_logger
 from sambaflow.samba.utils import distributed
-from sambaflow.samba.utils.flags import COMMANDS, FLAGS, Command, Flag
+from sambaflow.samba.utils.flags import COMMANDS, FLAGS, ON_DEVICE, Command, Flag
 
 AddArguments = Callable[[argparse.ArgumentParser], Any]
 
@@ -125,7 +125,7 @@ def _complete(args: argparse.Namespace) -> None:
 def _act(args: argparse.Namespace) -> None:
     level = "debug" if args.debug else args.log_level
     samba_logger.setLevel(getattr(logging, str(level).upper()))
-    if args.command == "run" and args.data_parallel:
+    if args.data_parallel and args.command in ON_DEVICE:
         distributed.initialize()
 
 

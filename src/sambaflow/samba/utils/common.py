@@ -10,8 +10,10 @@ from typing import Any
 from torch import nn
 
 from batucada.errors import OptionError
+from sambaflow.logging import samba_logger
 from sambaflow.samba.sambatensor import unwrap
 from sambaflow.samba.session import session
+from sambaflow.samba.utils.distributed import get_world_size
 from sambaflow.samba.utils.measure import measure_performance, measure_sections
 from sambaflow.samba.utils.pef_utils import get_pefmeta
 from sambaflow.samba.utils.utils import trace_graph
@@ -55,6 +57,7 @@ def _unless_inference(args: argparse.Namespace, optim: Any) -> Any:
 
 
 def _measure(args: argparse.Namespace, model: nn.Module, inputs: Any) -> None:
+    _check_world_size(args)
     shared = {
         "batch_size": args.batch_size, "n_iterations": args.num_iterations,
         "min_duration": args.min_duration, "json": args.json or args.bench_report_json,
@@ -64,6 +67,15 @@ def _measure(args: argparse.Namespace, model: nn.Module, inputs: Any) -> None:
         measure_sections(model, inputs, num_sections=args.num_sections, **shared)
     else:
         measure_performance(model, inputs, n_chips=args.n_chips, inference=args.inference, **shared)
+
+
+def _check_world_size(args: argparse.Namespace) -> None:
+    """Say where `-ws` is not what is measured."""
+    if args.data_parallel and args.world_size != get_world_size():
+        samba_logger.warning(
+            f"{get_world_size()} processes are measured, and -ws is {args.world_size}: explicitly"
+            " add --ws with the number of processes that the launcher starts"
+        )
 
 
 def _measure_cpu(args: argparse.Namespace, model: nn.Module, inputs: Any) -> None:

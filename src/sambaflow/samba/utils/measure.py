@@ -9,11 +9,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import distributed, nn
 
 from batucada.errors import OptionError
-from sambaflow.samba.running import check_single_replica, write_text
+from sambaflow.samba.running import write_text
 from sambaflow.samba.session import session
+from sambaflow.samba.utils.distributed import is_main_process
 
 DEFAULT_ITERATIONS = 100
 # Steps before the clock starts: caches, branch predictors and worker threads are warm after these.
@@ -22,16 +24,19 @@ WARM_UP_STEPS = 10
 
 @dataclass(frozen=True)
 class Measurement:
-    """`seconds` that `iterations` steps of `batch_size` samples took."""
+    """`seconds` that `iterations` steps of `batch_size` samples on each of `world_size` replicas
+    took, on the slowest of them.
+    """
 
     iterations: int
     batch_size: int
     seconds: float
+    world_size: int
 
     @property
     def throughput(self) -> float:
-        """Samples a second."""
-        return self.batch_size * self.iterations / self.seconds
+        """Samples a second, of all replicas together."""
+        return self.world_size * self.batch_size * self.iterations / self.seconds
 
     @property
     def latency(self) -> float:
@@ -60,23 +65,25 @@ def measure_performance(
     """Run whole steps of the traced program in its native loop, on `inputs` again and again.
 
     At least `n_iterations` steps and `min_duration` seconds.  Prints the result, writes it to
-    `json` if given, and returns (samples a second, seconds a step).
+    `json` if given, and returns (samples a second, seconds a step).  With `data_parallel` they are
+    of all replicas together, and rank 0 prints them.
     """
-    if data_parallel:
-        check_single_replica()
+    size = _replicated(data_parallel)
     begin = time.perf_counter()
-    print("Measuring peformance with world size:  1")  # the vendor's spelling, which scripts seek
+    _say(f"Measuring peformance with world size:  {size}")  # the vendor's spelling: scripts seek it
     names, tensors = session.named(inputs)
-    print("initial run starts.", flush=True)
+    _say("initial run starts.")
     session.program.loop(names, tensors, WARM_UP_STEPS)
-    print("initial run completes.", flush=True)
+    _say("initial run completes.")
     measured = _measure(
         lambda steps: session.program.loop(names, tensors, steps),
         batch_size, n_iterations, min_duration,
     )  # fmt: skip
-    print(_line("e2e", measured))
-    print(f"total duration: {time.perf_counter() - begin} s", flush=True)
-    if json:
+    _say(_line("e2e", measured))
+    if size > 1:
+        _say(f"NOTE: This is the combined throughput for {size} workers")
+    _say(f"total duration: {time.perf_counter() - begin} s")
+    if json and is_main_process():
         write_text(Path(json), json_format.dumps(measured.record(), indent=1) + "\n")
     return measured.throughput, measured.latency
 
@@ -96,21 +103,23 @@ def measure_sections(
     """Run the first `num_sections` sections one at a time; returns the seconds a run of each.
 
     A section alone computes what the whole step may fuse with another, so the times do not add up
-    to that of a step.
+    to that of a step.  REDUCE is timed together with the BCKWD that it overlaps.
     """
+    _replicated(data_parallel)
     sections = list(dict.fromkeys(section.type for section in session.program.manifest.sections))
     names, tensors = session.named(inputs)
     found: dict[str, Measurement] = {}
     for section in sections[:num_sections]:
 
         def steps(count: int, section: str = section) -> None:
+            run = ["BCKWD", section] if section == "REDUCE" else [section]
             for _ in range(count):
-                session.program.run(names, tensors, [section])
+                session.program.run(names, tensors, run)
 
         steps(1)
         found[section] = _measure(steps, batch_size, n_iterations, min_duration)
-        print(_line(section, found[section]))
-    if json:
+        _say(_line(section, found[section]))
+    if json and is_main_process():
         records = {section: measured.record() for section, measured in found.items()}
         write_text(Path(json), json_format.dumps(records, indent=1) + "\n")
     return {section: measured.latency for section, measured in found.items()}
@@ -126,9 +135,30 @@ def _measure(
     while True:
         steps(iterations)
         done += iterations
-        seconds = time.perf_counter() - start
+        seconds = _slowest(time.perf_counter() - start)
         if seconds >= min_duration:
-            return Measurement(done, batch_size, seconds)
+            return Measurement(done, batch_size, seconds, session.program.replica_count)
+
+
+def _replicated(data_parallel: bool) -> int:
+    """How many replicas are measured; with `data_parallel` the program becomes one of them."""
+    if data_parallel:
+        session.replicate()
+    return session.program.replica_count
+
+
+def _slowest(seconds: float) -> float:
+    """The most that any replica took: so all agree when to end."""
+    if session.program.replica_count == 1:
+        return seconds
+    found = torch.tensor(seconds, dtype=torch.float64)
+    distributed.all_reduce(found, distributed.ReduceOp.MAX)
+    return float(found)
+
+
+def _say(line: str) -> None:
+    if is_main_process():
+        print(line, flush=True)
 
 
 def _line(what: str, measured: Measurement) -> str:

@@ -64,7 +64,9 @@ def trace_graph(
     path = pef or (config_dict or {}).get("pef") or argparser.current_settings().get("pef")
     if not path:
         raise OptionError("trace_graph: which PEF? Give pef=..., or --pef on the command line")
-    outputs = session.trace(model, inputs, optim, Path(path), transfer_device)
+    settings = argparser.current_settings()
+    asked = options.get("data_parallel", settings.get("data_parallel"))
+    outputs = session.trace(model, inputs, optim, Path(path), transfer_device, bool(asked))
     now = time.strftime("%Y-%m-%dT%H:%M:%S")
     print(f"{now} : [INFO][LIB][{os.getpid()}]: sn_create_session: PEF File: {path}", flush=True)
     return outputs
