@@ -53,8 +53,9 @@ class Fusion:
     they compute.
     """
 
-    def __init__(self, graph: Graph, stored: Iterable[Node]) -> None:
+    def __init__(self, graph: Graph, stored: Iterable[Node], alone: Iterable[Node] = ()) -> None:
         self.graph = graph
+        self.alone = set(alone)  # nodes that are stages by themselves, whatever they are
         self.stored = set(stored)  # nodes that must lie in memory: outputs
         self.groups: list[Group] = []
         self.group_of: dict[Node, Group] = {}
@@ -141,7 +142,7 @@ class Fusion:
 
     def _place(self, node: Node) -> None:
         kind = OPS[node.op].kind
-        alone = kind in STANDALONE or node.op == "check_index"
+        alone = kind in STANDALONE or node.op == "check_index" or node in self.alone
         group = None if alone else self._group_to_join(node)
         key = call_key(node)
         if key is not None:
@@ -204,7 +205,10 @@ class Fusion:
     def _may_join(self, node: Node, group: Group, sources: set[Group]) -> bool:
         if len(group.nodes) >= _LONGEST:
             return False
-        if any(OPS[n.op].kind in CLOSED or n.op == "check_index" for n in group.nodes):
+        if any(
+            OPS[n.op].kind in CLOSED or n.op == "check_index" or n in self.alone
+            for n in group.nodes
+        ):
             return False
         extents, reduced = domain(node)
         if OPS[node.op].kind == "reduce":
@@ -241,6 +245,37 @@ class Fusion:
             elif value not in self.group_of and value.op != "input":
                 todo += _arguments(value, at)
         return True
+
+    def may_overwrite(self, group: Group, root: Node, old: Node) -> bool:
+        """`root` may be written where `old`, an input, lies: the group reads no element of it that
+        another point, or another pass over this one, has written.
+        """
+        own = group.point(old)
+        has_passes = any(OPS[n.op].kind == "reduce" for n in group.nodes)
+        if has_passes and nontrivial(root.type.shape) == group.extents:
+            return old not in group.leaves
+        todo = [point for node in group.nodes for point in self._first_reads(node, group)]
+        seen: set[tuple[Node, Position | None]] = set()
+        while todo:
+            value, at = todo.pop()
+            if (value, at) in seen:
+                continue
+            seen.add((value, at))
+            if value is old and at != own and nontrivial(old.type.shape):
+                return False
+            if value not in self.group_of and value.op != "input":
+                todo += _arguments(value, at) if at is not None else _anywhere(value)
+        return True
+
+    def _first_reads(self, node: Node, group: Group) -> list[tuple[Node, Position | None]]:
+        start = canonical(_domain_shape(node), group.extents, group.reduced)
+        if start is None or OPS[node.op].kind in CLOSED or OPS[node.op].kind == "contract":
+            return _anywhere(node)
+        return _arguments(node, start)
+
+
+def _anywhere(node: Node) -> list[tuple[Node, Position | None]]:
+    return [(arg, None) for arg in node.args]
 
 
 def _arguments(node: Node, at: Position) -> list[tuple[Node, Position | None]]:

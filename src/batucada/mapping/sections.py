@@ -9,7 +9,6 @@ from heapq import heappop, heappush
 
 from batucada.ir.graph import Graph, Node, Output, Section, graph_of
 from batucada.ir.types import Type
-from batucada.ir.verify import VerifyError
 from batucada.mapping.attention import blocking_of
 from batucada.mapping.buckets import find_buckets, lying_in, own_gradients, reduced_gradients
 from batucada.mapping.fuse import Fusion, Group
@@ -31,9 +30,37 @@ def map_graph(graph: Graph, bucket_bytes: int = 2**22) -> Program:
     graph = own_gradients(graph)
     reduced = reduced_gradients(graph)
     graph = _own_outputs(graph)
-    claims = {lying_in(out): out for out in graph.outputs}
-    builder = _Builder(graph, Fusion(graph, claims), claims)
-    return builder.program(reduced, bucket_bytes)
+    copies: set[Node] = set()
+    while True:
+        claims = {lying_in(out): out for out in graph.outputs}
+        kept = {arg for copy in copies for arg in copy.args}
+        fusion = Fusion(graph, claims.keys() | kept, copies)
+        try:
+            return _Builder(graph, fusion, claims).program(reduced, bucket_bytes)
+        except _OverwrittenError as found:
+            graph, more = _copied(graph, found.updates)
+            copies |= more
+
+
+class _OverwrittenError(Exception):
+    """Updates, by name, that cannot be written in place: what they overwrite is still read."""
+
+    def __init__(self, updates: set[str]) -> None:
+        assert updates, "stages wait for each other"
+        super().__init__(updates)
+        self.updates = updates
+
+
+def _copied(graph: Graph, updates: set[str]) -> tuple[Graph, set[Node]]:
+    """These updates are copies, made when all that read the old value have done so."""
+    outputs, copies = [], set[Node]()
+    for out in graph.outputs:
+        if out.role == "update" and out.name in updates:
+            with like(out.node):
+                out = replace(out, node=make("copy", out.node))
+            copies.add(out.node)
+        outputs.append(out)
+    return graph_of(graph.name, graph.inputs, outputs), copies
 
 
 def _own_outputs(graph: Graph) -> Graph:
@@ -48,7 +75,8 @@ def _own_outputs(graph: Graph) -> Graph:
         node = lying_in(out)
         virtual = node.op in ("input", "constant", "iota")
         reduced = node.op == "all_reduce"  # lies where the gradient lies
-        elsewhere = out.role == "update" and (reduced or OPS[node.op].kind == "index")
+        closed = OPS[node.op].kind in ("index", "attention")
+        elsewhere = out.role == "update" and (reduced or closed)
         if (
             node in taken
             or virtual
@@ -186,6 +214,9 @@ class _Builder:
         """
         writers = {self.claims[n].name: g for g in groups for n in g.nodes if self._updates(n)}
         here = set(groups)
+        unsafe = {name for name, group in writers.items() if not self._in_place(name, group)}
+        if unsafe:
+            raise _OverwrittenError(unsafe)
         waits = {g: g.after & here for g in groups}
         for group in groups:
             for leaf in self.reads[group]:
@@ -193,7 +224,17 @@ class _Builder:
                 if writer is not None and writer is not group:
                     waits[writer].add(group)
         checks_first = sorted(groups, key=lambda g: all(n.op != "check_index" for n in g.nodes))
-        return _topological(checks_first, waits)
+        done = _topological(checks_first, waits)
+        if len(done) < len(groups):
+            raise _OverwrittenError({n for n, group in writers.items() if group not in done})
+        return done
+
+    def _in_place(self, name: str, group: Group) -> bool:
+        root = next(n for n in group.nodes if self._updates(n) and self.claims[n].name == name)
+        old = next(
+            (leaf for leaf in group.leaves if leaf.op == "input" and leaf.name == name), None
+        )
+        return old is None or self.fusion.may_overwrite(group, root, old)
 
     def _updates(self, node: Node) -> bool:
         return node in self.claims and self.claims[node].role == "update"
@@ -315,7 +356,9 @@ def _written(stage: Stage) -> list[str]:
 
 
 def _topological(groups: Iterable[Group], waits: dict[Group, set[Group]]) -> list[Group]:
-    """Each as early in the given order as what it waits for allows."""
+    """Each as early in the given order as what it waits for allows; without those that wait for
+    each other.
+    """
     given = list(groups)
     left = {group: len(waits[group]) for group in given}
     place = {group: n for n, group in enumerate(given)}
@@ -332,6 +375,4 @@ def _topological(groups: Iterable[Group], waits: dict[Group, set[Group]]) -> lis
             left[reader] -= 1
             if not left[reader]:
                 heappush(ready, place[reader])
-    if len(done) < len(given):
-        raise VerifyError("stages wait for each other; an update reads what it overwrites")
     return done

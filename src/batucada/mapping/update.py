@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container
 from dataclasses import dataclass, replace
 
-from batucada.ir.access import VIEWS, Position, broadcast_index, through_view
+from batucada.ir.access import VIEWS, Position, broadcast_index, nontrivial, through_view
 from batucada.ir.graph import Node, Section
 from batucada.mapping.program import Stage, canonical
 from batucada.ops import CLOSED, OPS
@@ -58,6 +58,8 @@ class _Fusion:
             makers = self._makers(update)
             others = (*late, *(s for stages in joined.values() for s in stages))
             waits = any(_writes(s) & self.reads(update) for s in others)
+            beside = joined.get(makers[0].name, []) if len(makers) == 1 else []
+            waits |= any(self.reads(s) & _writes(update) for s in others if s not in beside)
             if not makers and not waits:
                 early.append(update)
             elif len(makers) == 1 and not waits and self._may_join(makers[0], update):
@@ -84,11 +86,13 @@ class _Fusion:
             return False  # the gradient could not be computed again after the update
         if any(OPS[n.op].kind in CLOSED for n in (*maker.nodes, *update.nodes)):
             return False
-        return _meet_point_by_point(maker, update)
+        return _meet_point_by_point(maker, update, self.updated)
 
 
-def _meet_point_by_point(maker: Stage, update: Stage) -> bool:
-    """The update of an element reads the gradient of that element, and of no other."""
+def _meet_point_by_point(maker: Stage, update: Stage, updated: Container[str]) -> bool:
+    """The update of an element reads the gradient of that element, and of no other; so with what
+    is `updated`.
+    """
 
     def point(node: Node) -> Position | None:
         return canonical(node.type.shape, maker.extents, maker.reduced)
@@ -98,7 +102,8 @@ def _meet_point_by_point(maker: Stage, update: Stage) -> bool:
     seen: set[tuple[Node, Position | None]] = set()
     while todo:
         node, at = todo.pop()
-        if at is None or (node in gradients and at != point(node)):
+        changes = node.op == "input" and node.name in updated and nontrivial(node.type.shape)
+        if at is None or ((node in gradients or changes) and at != point(node)):
             return False
         if node in gradients or node.op == "input" or (node, at) in seen:
             continue
