@@ -20,7 +20,7 @@ RECORDS_OF: dict[str, set[str]] = {
     "mapping": set(),
     "codegen": {f"batucada.mapping.{name}" for name in _MAPPED},
     "pef": set(),
-    "checkpoint": {"batucada.program"},
+    "checkpoint": {"batucada.program", "batucada.runtime.group"},
     "runtime": {"batucada.pef", "batucada.codegen.target", "batucada.codegen.objects"},
 }
 """What a folder may import besides SHARED and itself: the records of the step before it, and for

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import distributed
 
+from batucada.runtime.group import collective
+
 
 def _grouped() -> bool:
     return distributed.is_available() and distributed.is_initialized()
@@ -28,7 +30,8 @@ def largest(numbers: tuple[int, ...]) -> tuple[int, ...]:
     if world_size() == 1:
         return numbers
     shared = torch.tensor(numbers, dtype=torch.int64)
-    distributed.all_reduce(shared, distributed.ReduceOp.MAX)
+    with collective("agreeing on a checkpoint"):
+        distributed.all_reduce(shared, distributed.ReduceOp.MAX)
     return tuple(shared.tolist())
 
 
@@ -37,7 +40,8 @@ def of_all(value: Any) -> list[Any]:
     if world_size() == 1:
         return [value]
     gathered = [None] * world_size() if rank() == 0 else None
-    distributed.gather_object(value, gathered)
+    with collective("collecting a checkpoint"):
+        distributed.gather_object(value, gathered)
     return gathered or []
 
 
@@ -46,5 +50,6 @@ def of_rank_0(value: Any) -> Any:
     if world_size() == 1:
         return value
     box = [value]
-    distributed.broadcast_object_list(box)
+    with collective("waiting for rank 0 and its checkpoints"):
+        distributed.broadcast_object_list(box)
     return box[0]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import atexit
 import os
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -15,6 +16,7 @@ from torch.distributed import HashStore, Store
 from batucada.config import Options
 from batucada.errors import ReplicaError
 from batucada.runtime.launch import Launch, detect
+from batucada.runtime.lost import Pulse, reason
 from batucada.runtime.rendezvous import interface_towards, meet
 
 _ALONE = Launch("started alone", rank=0, world_size=1, local_rank=0, job="")
@@ -22,11 +24,14 @@ _ALONE = Launch("started alone", rank=0, world_size=1, local_rank=0, job="")
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """What this process knows of its job: its own place, the store, and how long it waits."""
+    """What this process knows of its job: its own place, the store, how long it waits, and who of
+    the others lives.
+    """
 
     launch: Launch
     store: Store
     timeout_seconds: float
+    pulse: Pulse | None
 
 
 _joined: Group | None = None
@@ -62,8 +67,21 @@ def join(options: Options | None = None) -> Launch:
     finally:
         sys.excepthook = hook
     atexit.register(_leave)
-    _joined = Group(launch, store, seconds)
+    pulse = Pulse(launch, store) if launch.world_size > 1 else None
+    _joined = Group(launch, store, seconds, pulse)
     return launch
+
+
+@contextmanager
+def collective(doing: str) -> Iterator[None]:
+    """Surrounds operations of `torch.distributed`: ReplicaError names the ranks that are lost."""
+    try:
+        yield
+    except RuntimeError as error:
+        if _joined is not None and _joined.pulse is not None:
+            raise _joined.pulse.error(doing, error) from None
+        rank, size = distributed.get_rank(), distributed.get_world_size()
+        raise ReplicaError(f"rank {rank} of {size}: {doing} failed: {reason(error)}") from None
 
 
 def _choose_interface(address: str, port: int) -> None:

@@ -12,11 +12,12 @@ from dataclasses import replace
 import torch
 from torch import distributed
 
-from batucada.errors import PefMismatchError, ReplicaError
+from batucada.errors import PefMismatchError
 from batucada.ops.random import RUN, SEED
 from batucada.pef import Manifest, PlaceRecord
 from batucada.pef.manifest import manifest_text
 from batucada.runtime.device import Device
+from batucada.runtime.group import collective
 from batucada.runtime.rendezvous import ranks_text
 
 
@@ -69,13 +70,9 @@ class Replicas:
             assert work is not None
             self._pending.append(work)
         try:
-            for work in self._pending:
-                work.wait()
-        except RuntimeError as error:
-            raise ReplicaError(
-                f"rank {self.rank} of {self.size}: the gradients could not be reduced:"
-                f" {str(error).splitlines()[0]}"
-            ) from None
+            with collective("reducing the gradients"):
+                for work in self._pending:
+                    work.wait()
         finally:
             self._pending.clear()
         self.reduced = True
@@ -85,7 +82,8 @@ def check_same_program(manifest: Manifest) -> None:
     """PefMismatchError on every rank unless all run the same program."""
     own = program_hash(manifest)
     hashes: list[str] = [""] * distributed.get_world_size()
-    distributed.all_gather_object(hashes, own)
+    with collective("comparing the programs"):
+        distributed.all_gather_object(hashes, own)
     other = [rank for rank, found in enumerate(hashes) if found != hashes[0]]
     if other:
         raise PefMismatchError(
@@ -106,4 +104,5 @@ def share_values(device: Device) -> None:
     for symbol in device.manifest.of_role("parameter", "buffer", "state", "hyper"):
         if symbol.name not in (SEED, RUN):  # each rank draws its own random numbers
             place = PlaceRecord("u8", (symbol.bytes,), symbol.slot, symbol.offset)
-            distributed.broadcast(device.place(place), 0)
+            with collective("sharing the first values"):
+                distributed.broadcast(device.place(place), 0)
