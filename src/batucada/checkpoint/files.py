@@ -140,7 +140,7 @@ class CheckpointFolder:
         steps = self.steps()
         for step in reversed(steps):
             path = self.path / _name(step)
-            found = _read(path)
+            found = read_checkpoint(path)
             if isinstance(found, Stored):
                 return found
             print(f"batucada: {path} is damaged and left out: {found}", file=sys.stderr, flush=True)
@@ -189,7 +189,7 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _read(path: Path) -> Stored | str:
+def read_checkpoint(path: Path) -> Stored | str:
     """The checkpoint, or what is wrong with it."""
     try:
         record = json.loads((path / MANIFEST).read_bytes())
