@@ -62,8 +62,7 @@ def join(options: Options | None = None) -> Launch:
             timeout=timedelta(seconds=seconds),
         )  # fmt: skip
     except (RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise ReplicaError(f"{launch}: cannot connect to the other ranks: {reason}") from None
+        raise ReplicaError(f"{launch}: cannot connect to the others: {reason(error)}") from None
     finally:
         sys.excepthook = hook
     atexit.register(_leave)
