@@ -24,6 +24,8 @@ _Loop = AbstractContextManager[Index]
 _UNROLL = 4  # steps of k in the body of its loop
 _SHORT_K = 16  # up to here k is unrolled whole
 _SUMS = 12  # registers that may hold sums: with more, LLVM spills some
+_LINE = 16  # elements of a cache line
+_FAR = 256 * 1024  # bytes of an operand that does not wait in the second-level cache
 _IN_FLIGHT = 8  # sums that hide the latency of a fused multiply-add: 4 cycles, 2 a cycle
 
 
@@ -163,6 +165,25 @@ class Contract:
         tail = zip(node.type.shape[:count], outer[len(outer) - count :], strict=True)
         return tuple(Index() if extent == 1 else index for extent, index in tail)
 
+    def ask_ahead(self, rows: list[Position]) -> None:
+        """Of a large image, the lines that the tile below this one is the first to read: by
+        themselves they come too late, for its rows of pixels are read in many short pieces.
+        """
+        node = self.product.args[0]
+        if self.product.op != "contract" or len(self.over) < 2 or not self.outer or self.around:
+            return
+        lines: dict[Index, str] = {}
+        for row in rows:
+            for start in range(0, self.over[-1], _LINE):
+                k = (*(Index(extent - 1) for extent in self.over[:-1]), Index(start))
+                at = (*row[:-2], row[-2] + self.tile.outer, row[-1], *k)
+                found = memory_index(node, at, self.emitter.in_memory)
+                if found is None or found[0].type.bytes < _FAR:
+                    return
+                lines[found[1]] = self.emitter.program.places[found[0]]
+        for index, buffer in lines.items():
+            self.emitter.prefetch(buffer, index)
+
     def row(self, m: Index, across: int = 0) -> Position:
         """The row `m` of the outer dimensions that are open, the last of them `across` further."""
         if not across:
@@ -268,6 +289,8 @@ class _Tile:
         independent = max(1, min(-(-_IN_FLIGHT // sums), _SUMS // sums))
         copies = min(independent, max(1, size * math.prod(self.contract.over[1:])))
         self.sets = [self._start(first, c) for c in range(copies)]
+        if first:
+            self.contract.ask_ahead(self.rows)
         self._sum_over(k0, size)
         for (r, v), total in self._added().items():
             for start, lanes in self._pieces(v):

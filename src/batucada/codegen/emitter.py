@@ -25,6 +25,7 @@ from batucada.ir.loops import (
     Literal,
     Load,
     Param,
+    Prefetch,
     Register,
     Set,
     Stmt,
@@ -163,6 +164,9 @@ class Emitter:
                 else value
             )
             self.append(Store(param, base + stride * lane, part, 1))
+
+    def prefetch(self, buffer: str, index: Index) -> None:
+        self.append(Prefetch(self._param(buffer), index))
 
     # ---- values
 

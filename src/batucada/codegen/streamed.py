@@ -8,6 +8,9 @@ is the same.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
 from batucada.codegen.cut import Cut
 from batucada.codegen.emitter import Emitter
 from batucada.ir.access import Position, flat
@@ -19,27 +22,41 @@ class Streamed(Cut):
 
     def __init__(self, emitter: Emitter) -> None:
         super().__init__(emitter)
-        self.outer = tuple(Index() for _ in self.shape[:-2])
         self.part = Index()
 
     def write_parts(self, parallel: bool) -> None:
         """The sums of each part, into the scratch."""
-        size, depth = self.tile.k_block, self.k // self.tile.blocks
-        whole = depth - depth % size
+        size = self.tile.k_block
         with self.emitter.loop("p", 0, self.tile.blocks, 1, parallel) as self.part:
-            for start, stop, steps in (
-                (0, size, size),
-                (size, whole, size),
-                (whole, depth, depth - whole),
-            ):
-                if start < stop:
-                    with self.emitter.loop("k0", start, stop, steps) as k:
-                        self._along_columns((self.part * depth + k, steps), start == 0)
+            self.every_sum((), (Index(), self.m), (Index(), self.n), self.clear)
+            self.outer = tuple(Index() for _ in self.shape[:-2])
+            with self._of_part() as (first, depth):
+                whole = depth - depth % size
+                for start, stop, steps in ((0, whole, size), (whole, depth, depth - whole)):
+                    if start < stop:
+                        with self.emitter.loop("k0", start, stop, steps) as k:
+                            self._along_columns((first + k, steps))
 
-    def _along_columns(self, k: tuple[Index, int], first: bool) -> None:
+    @contextmanager
+    def _of_part(self) -> Iterator[tuple[Index, int]]:
+        """The first step of K's last dimension that a part takes, and how many: a share of them or,
+        where K has several dimensions, all of them for one place in the first.
+        """
+        if not self.before:
+            depth = self.k // self.tile.blocks
+            yield self.part * depth, depth
+            return
+        with ExitStack() as loops:
+            rest = enumerate(self.before[1:], 1)
+            inner = [loops.enter_context(self.emitter.loop(f"o{i}", 0, e)) for i, e in rest]
+            self.around = (self.part, *inner)
+            yield Index(), self.k
+        self.around = ()
+
+    def _along_columns(self, k: tuple[Index, int]) -> None:
         for column, widths in self._panels():
             with column as n0:
-                self._tiles(Index(), self.m, n0, widths, k, first, last=False)
+                self._tiles(Index(), self.m, n0, widths, k, first=False, last=False)
 
     def place_of_sum(self, at: Position) -> Index:
         return self.part * self.product.type.size + flat(self.shape, at)

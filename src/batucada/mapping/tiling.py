@@ -58,11 +58,24 @@ def _dot_form(product: Node) -> bool:
 
 def _is_streamed(product: Node) -> bool:
     """Few rows meet a right operand that is far larger than the second-level cache's share."""
-    b = product.args[1]
-    rows, lying = math.prod(product.type.shape[:-1]), strides(b)
-    if len(b.type.shape) != 2 or rows > _STREAMED_ROWS or rows != product.type.shape[-2]:
+    b, shape = product.args[1], product.type.shape
+    rows, lying = math.prod(shape[:-1]), strides(b)
+    if len(b.type.shape) != 1 + _depth(product) or rows != math.prod(shape[-3:-1]):
+        return False
+    if not 0 < rows <= _STREAMED_ROWS or _dot_form(product):
         return False
     return lying is not None and lying[-1] == 1 and b.type.bytes > _L2_BYTES
+
+
+def _streamed_tile(product: Node) -> Tile:
+    m, over = product.type.shape[-2], _over(product)
+    rows = math.prod(product.type.shape[:-1])
+    parts = next(p for p in (_PARTS, 2, 1) if over[0] % (p * _STREAMED_K) == 0 or p == 1)
+    if len(over) > 1:
+        parts = over[0]
+    return Tile(
+        "streamed", m, min(4, _SUMS // rows), _STREAMED_K, m, parts, rows // m, cut=len(over) - 1
+    )
 
 
 def needs_packing(product: Node) -> bool:
@@ -76,15 +89,14 @@ def needs_packing(product: Node) -> bool:
 def tile_of(product: Node) -> Tile:
     m, n = product.type.shape[-2:]
     k = product.args[0].type.shape[-1]
+    if _is_streamed(product):
+        return _streamed_tile(product)
     if _is_packed(product):
         return _packed_tile(product)
     if product.op == "contract":
         return _image_tile(product)
     if _dot_form(product):
         return Tile("dot", min(8, n), 1, k, m)
-    if _is_streamed(product):
-        parts = next(p for p in (_PARTS, 2, 1) if k % (p * _STREAMED_K) == 0 or p == 1)
-        return Tile("streamed", m, min(4, _SUMS // m), _STREAMED_K, m, parts)
     vectors = _vectors(n)
     rows = max(1, min(_SUMS // vectors, m))
     k_block = _k_block(product, m, n, k)
