@@ -75,7 +75,7 @@ def _own_outputs(graph: Graph) -> Graph:
         node = lying_in(out)
         virtual = node.op in ("input", "constant", "iota")
         reduced = node.op == "all_reduce"  # lies where the gradient lies
-        closed = OPS[node.op].kind in ("index", "attention")
+        closed = not virtual and OPS[node.op].kind in ("index", "attention")
         elsewhere = out.role == "update" and (reduced or closed)
         if (
             node in taken
