@@ -38,6 +38,7 @@ from batucada.ir.verify import verify
 from batucada.mapping import Program, map_graph
 from batucada.mapping.text import print_program
 from batucada.passes.layout import store_weights_packed
+from batucada.passes.products import join_products
 from batucada.passes.recompute import recompute
 from batucada.passes.simplify import simplify
 from batucada.pef import Manifest, Pef, write_pef
@@ -210,7 +211,8 @@ def _built(
         graph = run.checked("simplify", graph, simplify(graph))
         run.texts["simplify"] = print_graph(graph)
     with run.step("layout"):  # it looks for products of plainly transposed weights
-        graph = run.checked("layout", graph, recompute(store_weights_packed(graph)))
+        stored = store_weights_packed(join_products(graph))
+        graph = run.checked("layout", graph, recompute(stored))
         run.texts["layout"] = print_graph(graph)
     with run.step("mapping"):  # from here on every value has a place
         program = map_graph(graph, int(options.bucket_mb * 2**20))
