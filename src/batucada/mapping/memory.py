@@ -7,18 +7,25 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 ALIGNMENT = 64
+Span = tuple[int, int]
+"""The first and the last step of the schedule, both included."""
 
 
 @dataclass(frozen=True, slots=True)
 class Life:
-    """A buffer of `size` bytes, needed from step `first` to step `last` of the schedule, both
-    included.
+    """A buffer of `size` bytes and when it is needed: at least one span, in order, none touching
+    another.
     """
 
     name: str
     size: int
-    first: int
-    last: int
+    spans: tuple[Span, ...]
+
+    def meets(self, other: Life) -> bool:
+        mine, theirs = self.spans, other.spans
+        if mine[-1][1] < theirs[0][0] or theirs[-1][1] < mine[0][0]:
+            return False
+        return any(a <= d and c <= b for a, b in mine for c, d in theirs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +43,11 @@ def plan(lives: list[Life]) -> Plan:
     """Largest first, each at the lowest address where nothing that lives with it lies."""
     placed: list[tuple[int, int, Life]] = []
     offsets: dict[str, int] = {}
-    for life in sorted(lives, key=lambda x: (-x.size, x.first, x.name)):
+    for life in sorted(lives, key=lambda x: (-x.size, x.spans, x.name)):
         size = aligned(max(life.size, 1))
         start = 0
         for begin, end, other in placed:
-            if other.last < life.first or life.last < other.first:
+            if end <= start or not life.meets(other):
                 continue
             if begin - start >= size:
                 break
@@ -54,6 +61,7 @@ def plan(lives: list[Life]) -> Plan:
 def _most_alive(lives: list[Life]) -> int:
     changes: dict[int, int] = {}
     for life in lives:
-        changes[life.first] = changes.get(life.first, 0) + aligned(life.size)
-        changes[life.last + 1] = changes.get(life.last + 1, 0) - aligned(life.size)
+        for first, last in life.spans:
+            changes[first] = changes.get(first, 0) + aligned(life.size)
+            changes[last + 1] = changes.get(last + 1, 0) - aligned(life.size)
     return max(accumulate(changes[step] for step in sorted(changes)), default=0)

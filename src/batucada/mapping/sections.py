@@ -12,11 +12,12 @@ from batucada.ir.types import Type
 from batucada.mapping.attention import blocking_of
 from batucada.mapping.buckets import find_buckets, lying_in, own_gradients, reduced_gradients
 from batucada.mapping.fuse import Fusion, Group
-from batucada.mapping.memory import Life, Plan, aligned, plan
+from batucada.mapping.lives import lives
+from batucada.mapping.memory import Plan, aligned, plan
 from batucada.mapping.program import Bucket, Buffer, Program, Root, Space, Stage, Sweep, Tile
 from batucada.mapping.sweep import find_sweep
 from batucada.mapping.tiling import tile_of
-from batucada.mapping.update import fuse_updates
+from batucada.mapping.update import Fused, fuse_updates
 from batucada.ops import OPS, like, make, origin
 from batucada.ops.attention import accumulator
 
@@ -150,13 +151,12 @@ class _Builder:
             stages[section] = tuple(stage_of[g] for g in groups)
         buckets = self._lay_out_gradients(stages["BCKWD"], reduced, bucket_bytes)
         fused = fuse_updates(stages, self.outputs, self._stage_reads)
-        order = [s for section in SECTIONS for s in stages[section]] + list(fused.stages)
         every = [stage for found in stages.values() for stage in found]
         native = not any(stage.on_host for stage in every)  # else there is no loop to sweep in
         sweep = find_sweep(stages["FWD"], fused.stages, self.outputs) if native else None
         for name, following in sweep.following.items() if sweep is not None else ():
             self._slot_buffer(following, self.buffers[name].type, self.buffers[name].space)
-        arena = self._plan_arena(order, fused.regrad, sweep)
+        arena = self._plan_arena(stages, fused, sweep)
         return Program(
             graph=self.graph,
             sections=stages,
@@ -324,35 +324,16 @@ class _Builder:
         return self.known_reads[stage.nodes]
 
     def _plan_arena(
-        self, order: list[Stage], regrad: tuple[Stage, ...], sweep: Sweep | None
+        self,
+        stages: dict[Section, tuple[Stage, ...]],
+        fused: Fused,
+        sweep: Sweep | None,
     ) -> Plan:
-        """Lives over all sections in order; what a gradient is recomputed from lives to the end,
-        and what a sweep makes for the next step lives throughout.
-        """
-        steps: dict[str, set[int]] = {}
-        for step, stage in enumerate(order):
-            for name in (*self._stage_reads(stage), *_written(stage)):
-                steps.setdefault(name, set()).add(step)
-        for stage in regrad:
-            for name in (*self._stage_reads(stage), *_written(stage)):
-                steps.setdefault(name, set()).add(len(order))
-        for name in _written(sweep.forward) if sweep is not None else ():
-            steps[name] |= {0, len(order)}
-        arena = {n for n, b in self.buffers.items() if b.space == "arena"}
-        lives = [
-            Life(name, self.buffers[name].bytes, min(found), max(found))
-            for name, found in steps.items()
-            if name in arena
-        ]
-        result = plan(lives)
+        arena = {n: b.bytes for n, b in self.buffers.items() if b.space == "arena"}
+        result = plan(lives(arena, stages, fused.stages, fused.regrad, sweep, self._stage_reads))
         for name, offset in result.offsets.items():
             self.buffers[name] = replace(self.buffers[name], offset=offset)
         return result
-
-
-def _written(stage: Stage) -> list[str]:
-    roots = (root.buffer for root in stage.roots)
-    return [name for name in (*roots, stage.scratch, stage.panels, stage.rows) if name]
 
 
 def _topological(groups: Iterable[Group], waits: dict[Group, set[Group]]) -> list[Group]:

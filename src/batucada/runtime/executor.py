@@ -125,7 +125,7 @@ class Executor(Values):
         if code:
             self._fail(code)
         self._results = results
-        self._forward_done = True
+        self._forward_done = False  # its values have made room for others
         if self.training:
             self._gradients = "recomputable" if "regrad" in self._entries else "stored"
         return results
@@ -209,6 +209,8 @@ class Executor(Values):
             self._momentum.around(lambda: self._call("opt"))
         elif "OPT" in wanted:
             self._call("opt")
+        if "OPT" in wanted:
+            self._forward_done = False  # they are those of other parameters now
         return self._results
 
     def _backward(self, wanted: set[str]) -> None:
