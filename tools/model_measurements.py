@@ -1,12 +1,14 @@
-"""What is measured of a row of the model table."""
+"""What is measured of a row of the model table, part by part."""
 
 from __future__ import annotations
 
 import os
+import signal
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import torch
 from benchmarks.bench import interleaved
 from tests.models.row import Batch, Row
 from tests.models.training import (
+    Distance,
     compiled,
     distance,
     first,
@@ -29,55 +32,130 @@ import batucada as bt
 
 ROUNDS = 7
 TURN_SECONDS = 0.2
+PEER_SECONDS = 150
+"""What `torch.compile` is given for its first step: it compiles then."""
+Figures = dict[str, Any]
 Step = Callable[[], Any]
 
 
-def measured(part: str, row: Row, pef: Path) -> dict[str, Any]:
-    """The figures of a part.  `memory` needs the PEF that `speed` leaves at `pef`."""
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
+def measured(part: str, row: Row, pef: Path) -> Figures:
+    """The figures of a part.  `training` leaves the PEF in float32 at `pef`, `memory` needs it."""
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-1:])
     torch.set_num_threads(1)
+    parts = {
+        "training": _training, "checked": _checked, "memory": _memory,
+        "eager-memory": _eager_memory, "speed": _speed,
+    }  # fmt: skip
+    return parts[part](row, pef)
+
+
+def _training(row: Row, pef: Path) -> Figures:
+    """How far from eager; the shares of the program in float32."""
+    single, double = replace(row, double=False), replace(row, double=True)
+    program = compiled(single, pef)
+    found = _shares(program.manifest)
+    if not row.double:
+        return found | _apart(distance(row, train_here(row, program), train_eagerly(row)))
+    here = train_here(single, program)
+    twin = compiled(double, pef.with_name("double.pef"))
+    exact = train_eagerly(double)
     return {
-        "speed": _speed, "error": _error, "memory": _memory, "eager-memory": _eager_memory,
-    }[part](row, pef)  # fmt: skip
+        **found,
+        **_apart(distance(double, train_here(double, twin), exact)),
+        "here_from_double": _apart(distance(double, here, exact)),
+        "eager_from_double": _apart(distance(double, train_eagerly(single), exact)),
+    }
 
 
-def _single(row: Row) -> Row:
-    """Speed and memory are those of float32."""
-    return replace(row, double=False)
+def _apart(found: Distance) -> dict[str, float]:
+    return {"loss_error": found.loss, "state_error": found.state}
 
 
-def _speed(row: Row, pef: Path) -> dict[str, Any]:
-    row = _single(row)
-    (batch,) = row.batches(1)
-    model = row.model()
+def _shares(manifest: bt.Manifest) -> Figures:
+    stages = [manifest.stage_by_name[name] for name in manifest.entries["step"].stages]
+    native = [stage for stage in stages if stage.name not in manifest.host]
+    arena = next(slot.bytes for slot in manifest.slots if slot.name == "arena")
+    return {
+        "stages": len(stages),
+        "native_stages": len(native),
+        "flops": sum(stage.flops for stage in stages),
+        "native_flops": sum(stage.flops for stage in native),
+        "host": Counter(
+            manifest.host[stage.name].target for stage in stages if stage.name in manifest.host
+        ),
+        "arena_bytes": arena,
+        "live_bytes": manifest.report["live_bytes"],
+    }
+
+
+def _checked(row: Row, pef: Path) -> Figures:
+    """AssertionError where a kernel leaves its buffer."""
+    single = replace(row, double=False)
+    program = compiled(single, pef.with_name("checked.pef"), bt.Options(checked=True))
+    return {"steps": len(train_here(single, program).losses)}
+
+
+def _memory(row: Row, pef: Path) -> Figures:
+    """The most that a process has resident which loads a PEF, trains and takes the weights back."""
+    row = replace(row, double=False)
+    model, batches = row.model(), row.batches(10)
+    program = bt.load(pef)
+    program.attach(model, named(batches[0]), optimizers=[row.optimizer(model)])
+    for batch in batches:
+        program.run(list(batch), list(batch.values()))[0].tensor().item()
+    program.to_host(model)
+    return {"peak_bytes": _peak_bytes()}
+
+
+def _eager_memory(row: Row, pef: Path) -> Figures:
+    row = replace(row, double=False)
+    step = _eager_step(row, lambda model: model)
+    for batch in row.batches(10):
+        step(batch).item()
+    return {"peak_bytes": _peak_bytes()}
+
+
+def _peak_bytes() -> int:
+    """The most that this process had resident; its parent's does not count, as it does in
+    getrusage.
+    """
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
+
+
+def _speed(row: Row, pef: Path) -> Figures:
+    row = replace(row, double=False)
+    model, (batch,) = row.model(), row.batches(1)
+    timed = pef.with_name("timed.pef")
     start = time.perf_counter()
-    bt.compile(model, named(batch), optimizers=[row.optimizer(model)], path=pef, loss_indices=[0])
+    bt.compile(model, named(batch), optimizers=[row.optimizer(model)], path=timed, loss_indices=[0])
     compile_seconds = time.perf_counter() - start
-    program = loaded(row, pef)
+    program = loaded(row, timed)
     names, tensors = list(batch), list(batch.values())
+    eager, peer = _eager_step(row, lambda model: model), _eager_step(row, torch.compile)
     turns = {
         "here": _repeated(lambda: program.run(names, tensors)),
-        "eager": _repeated(_eager_step(row, batch, lambda model: model)),
+        "eager": _repeated(lambda: eager(batch)),
     }
+    found: Figures = {"compile_s": compile_seconds}
     start = time.perf_counter()
-    peer = _eager_step(row, batch, torch.compile)
     try:
-        peer()
-    except Exception as error:
-        found = {"torch_compile_failed": f"{type(error).__name__}"}
+        with _at_most(PEER_SECONDS):
+            peer(batch)
+    except (_TimeOut, Exception) as error:
+        found["torch_compile_failed"] = str(error) if isinstance(error, _TimeOut) else _kind(error)
     else:
-        found = {"torch_compile_s": time.perf_counter() - start}
-        turns["torch_compile"] = _repeated(peer)
+        found["torch_compile_s"] = time.perf_counter() - start
+        turns["torch_compile"] = _repeated(lambda: peer(batch))
     times = interleaved(turns, ROUNDS, TURN_SECONDS)
-    steps = {name: statistics.median(values) for name, values in times.items()}
-    return {"compile_s": compile_seconds, "step_s": steps, **found, **_shares(program.manifest)}
+    return {**found, "step_s": {name: statistics.median(took) for name, took in times.items()}}
 
 
-def _eager_step(row: Row, batch: Batch, wrap: Callable[[nn.Module], Any]) -> Step:
+def _eager_step(row: Row, wrap: Callable[[nn.Module], Any]) -> Callable[[Batch], Tensor]:
     model = row.model()
     optimizer, call = row.optimizer(model), wrap(model)
 
-    def step() -> Tensor:
+    def step(batch: Batch) -> Tensor:
         optimizer.zero_grad()
         loss = first(call(*batch.values()))
         loss.backward()
@@ -95,43 +173,23 @@ def _repeated(step: Step) -> Callable[[int], object]:
     return run
 
 
-def _shares(manifest: bt.Manifest) -> dict[str, Any]:
-    stages = [manifest.stage_by_name[name] for name in manifest.entries["step"].stages]
-    native = [stage for stage in stages if stage.name not in manifest.host]
-    arena = next(slot.bytes for slot in manifest.slots if slot.name == "arena")
-    return {
-        "stages": len(stages),
-        "native_stages": len(native),
-        "flops": sum(stage.flops for stage in stages),
-        "native_flops": sum(stage.flops for stage in native),
-        "host": Counter(
-            manifest.host[stage.name].target for stage in stages if stage.name in manifest.host
-        ),
-        "arena_bytes": arena,
-        "live_bytes": manifest.report["live_bytes"],
-    }
+def _kind(error: Exception) -> str:
+    return type(error).__name__
 
 
-def _error(row: Row, pef: Path) -> dict[str, Any]:
-    program = compiled(row, pef.with_name("error.pef"))
-    apart = distance(row, train_here(row, program), train_eagerly(row))
-    return {"loss_error": apart.loss, "state_error": apart.state}
+class _TimeOut(BaseException):
+    """Not an Exception, which the peer might take for a failure of its own."""
 
 
-def _memory(row: Row, pef: Path) -> dict[str, Any]:
-    row = _single(row)
-    train_here(row, loaded(row, pef))
-    return {"peak_bytes": _peak_bytes()}
+@contextmanager
+def _at_most(seconds: int) -> Iterator[None]:
+    def stop(*_: object) -> None:
+        raise _TimeOut(f"> {seconds} s")
 
-
-def _eager_memory(row: Row, pef: Path) -> dict[str, Any]:
-    train_eagerly(_single(row))
-    return {"eager_peak_bytes": _peak_bytes()}
-
-
-def _peak_bytes() -> int:
-    """The most that this process had resident; its parent's does not count, as it does in
-    getrusage.
-    """
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
