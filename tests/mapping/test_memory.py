@@ -52,12 +52,11 @@ def test_a_buffer_fills_the_pause_of_another() -> None:
 
 
 def _ways(program: Program) -> list[tuple[Stage, ...]]:
-    """The orders in which stages may run: section by section, BCKWD perhaps twice; or a whole step
-    and the gradients that it did not store.
+    """The orders in which stages may run: section by section, or a whole step and the
+    gradients that it did not store.
     """
-    found = program.sections
-    separate = (*found["FWD"], *found["BCKWD"], *found["BCKWD"], *found["GRADNORM"], *found["OPT"])
-    return [separate, (*found["FWD"], *program.fused, *program.regrad)]
+    separate = tuple(stage for stages in program.sections.values() for stage in stages)
+    return [separate, (*program.sections["FWD"], *program.fused, *program.regrad)]
 
 
 def _reads(program: Program, stage: Stage) -> set[str]:

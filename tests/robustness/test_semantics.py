@@ -119,9 +119,9 @@ def test_sections_that_need_others_first(section: str) -> None:
     assert same_bits(before, device_bits(samba.session.program))
 
 
-def test_an_update_ends_what_the_forward_left() -> None:
+def test_a_backward_pass_ends_what_the_forward_left() -> None:
     traced()
-    for sections in (None, ["FWD", "BCKWD", "OPT"]):
+    for sections in (None, ["FWD", "BCKWD"]):
         samba.session.run(INPUTS, section_types=sections)
         with pytest.raises(InputError, match="run FWD first"):
             samba.session.run(INPUTS, section_types=["BCKWD"])

@@ -27,19 +27,22 @@ def lives(
 ) -> list[Life]:
     """Of the buffers of the arena, whose bytes `sizes` are; `reads` are those that a stage reads.
 
-    What FWD leaves to BCKWD is there as long as BCKWD runs, which may be run again.  What a sweep
-    makes for the next step lives throughout the fused way, and what its update reads to the end of
-    it: the native loop runs that update last.
+    What the fused updates read, which come last there, lives as long as BCKWD: then one way asks
+    for hardly anything else than the other.  What a sweep makes for the next step lives throughout
+    the fused way, and what its update reads to the end of it: the native loop runs that update
+    last.
     """
     apart = [stage for found in sections.values() for stage in found]
     steps = list(enumerate((*apart, *fused, *regrad)))
     forward, backward = len(sections["FWD"]), len(sections["FWD"]) + len(sections["BCKWD"])
     separate = _Needs(sizes, steps[: len(apart)], reads)
-    separate.extend(forward, backward)
     ways = [separate]
     if fused:
+        updates = len(apart) + sum(stage in sections["BCKWD"] for stage in fused)
         whole = _Needs(sizes, [*steps[:forward], *steps[len(apart) :]], reads)
         whole.keep(sweep)
+        for name in [n for n, (_, last) in whole.values.items() if last >= updates]:
+            separate.extend(name, backward - 1)
         ways.append(whole)
     spans: dict[str, list[Span]] = {name: [] for name in sizes}
     for way in ways:
@@ -69,11 +72,9 @@ class _Needs:
         first, last = self.values.get(name, (step, step))
         self.values[name] = min(first, step), max(last, step)
 
-    def extend(self, forward: int, backward: int) -> None:
-        """What is made before the step `forward` and read after it is read until `backward`."""
-        for name, (first, last) in list(self.values.items()):
-            if first < forward <= last:
-                self._need(name, backward - 1)
+    def extend(self, name: str, step: int) -> None:
+        if name in self.values:
+            self._need(name, step)
 
     def keep(self, sweep: Sweep | None) -> None:
         if sweep is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import insort
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -21,11 +22,14 @@ class Life:
     size: int
     spans: tuple[Span, ...]
 
-    def meets(self, other: Life) -> bool:
-        mine, theirs = self.spans, other.spans
-        if mine[-1][1] < theirs[0][0] or theirs[-1][1] < mine[0][0]:
-            return False
-        return any(a <= d and c <= b for a, b in mine for c, d in theirs)
+    @property
+    def steps(self) -> int:
+        """A bit for each step: two lives meet where both have one."""
+        return sum((1 << last + 1) - (1 << first) for first, last in self.spans)
+
+    @property
+    def duration(self) -> int:
+        return sum(last + 1 - first for first, last in self.spans)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,23 +43,37 @@ def aligned(size: int) -> int:
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 
+ORDERS: tuple[Callable[[Life], tuple[object, ...]], ...] = (
+    lambda life: (-life.size, life.spans, life.name),
+    lambda life: (-life.duration, -life.size, life.spans, life.name),
+    lambda life: (-life.size * life.duration, life.spans, life.name),
+    lambda life: (life.spans, -life.size, life.name),
+)
+"""Largest first, longest first, both in one, earliest first: none is best for all programs."""
+
+
 def plan(lives: list[Life]) -> Plan:
-    """Largest first, each at the lowest address where nothing that lives with it lies."""
-    placed: list[tuple[int, int, Life]] = []
+    """Each at the lowest address where nothing that lives with it lies; the best of all orders."""
+    plans = (_placed(sorted(lives, key=order)) for order in ORDERS)
+    size, offsets = min(plans, key=lambda placed: placed[0])
+    return Plan(offsets, size, _most_alive(lives))
+
+
+def _placed(lives: list[Life]) -> tuple[int, dict[str, int]]:
+    """Bytes in all, and offsets."""
+    placed: list[tuple[int, int, int]] = []
     offsets: dict[str, int] = {}
-    for life in sorted(lives, key=lambda x: (-x.size, x.spans, x.name)):
-        size = aligned(max(life.size, 1))
-        start = 0
+    for life in lives:
+        size, steps, start = aligned(max(life.size, 1)), life.steps, 0
         for begin, end, other in placed:
-            if end <= start or not life.meets(other):
+            if end <= start or not steps & other:
                 continue
             if begin - start >= size:
                 break
-            start = max(start, end)
+            start = end
         offsets[life.name] = start
-        insort(placed, (start, start + size, life), key=lambda p: p[0])
-    total = max((end for _, end, _ in placed), default=0)
-    return Plan(offsets, total, _most_alive(lives))
+        insort(placed, (start, start + size, steps))
+    return max((end for _, end, _ in placed), default=0), offsets
 
 
 def _most_alive(lives: list[Life]) -> int:

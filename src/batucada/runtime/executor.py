@@ -125,7 +125,7 @@ class Executor(Values):
         if code:
             self._fail(code)
         self._results = results
-        self._forward_done = False  # its values have made room for others
+        self._forward_done = False
         if self.training:
             self._gradients = "recomputable" if "regrad" in self._entries else "stored"
         return results
@@ -200,6 +200,7 @@ class Executor(Values):
         if "BCKWD" in wanted:
             self._gradients = "none"
             self._backward(wanted)
+            self._forward_done = False  # its values have made room for those of the backward pass
             self._gradients = "stored"
         if self._replicas is not None and wanted & _AFTER_REDUCE:
             self._replicas.reduce()
@@ -209,8 +210,6 @@ class Executor(Values):
             self._momentum.around(lambda: self._call("opt"))
         elif "OPT" in wanted:
             self._call("opt")
-        if "OPT" in wanted:
-            self._forward_done = False  # they are those of other parameters now
         return self._results
 
     def _backward(self, wanted: set[str]) -> None:
