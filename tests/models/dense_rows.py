@@ -191,13 +191,13 @@ def _noised() -> Batch:
     }
 
 
-def _pixels(name: str, entry: str) -> Row:
-    return Row(name, "segmentation", lambda: _segmentation(entry), _masks(2, 64), double=True)
+def _pixels(name: str, entry: str, double: bool = False) -> Row:
+    return Row(name, "segmentation", lambda: _segmentation(entry), _masks(2, 64), double=double)
 
 
 ROWS = (
-    _pixels("FCN", "fcn_resnet50"),
-    _pixels("DeepLab v3", "deeplabv3_mobilenet_v3_large"),
+    _pixels("FCN", "fcn_resnet50", double=True),
+    _pixels("DeepLab v3", "deeplabv3_mobilenet_v3_large", double=True),
     _pixels("LR-ASPP", "lraspp_mobilenet_v3_large"),
     Row("U-Net", "segmentation", lambda: classifier(_UNet()), _masks(2, 32), quick=True),
     Row("ResNet-18 FPN", "detection backbone", _Pyramid, _pyramid_batch),

@@ -113,7 +113,12 @@ ROWS = (
     _residual("Wide ResNet-50", "wide_resnet50_2"),
     _deep("DenseNet-121", "densenet121"),
     _deep("GoogLeNet", "googlenet", dropout=0.0, aux_logits=False, init_weights=False),
-    _deep("Inception v3", "inception_v3", 96, dropout=0.0, aux_logits=False, init_weights=False),
+    replace(
+        _deep(
+            "Inception v3", "inception_v3", 96, dropout=0.0, aux_logits=False, init_weights=False
+        ),
+        optimizer=_gently,
+    ),
     _row("SqueezeNet", "squeezenet1_1", quick=True, dropout=0.0),
     _deep("MobileNet v2", "mobilenet_v2", dropout=0.0),
     _row("MobileNet v3", "mobilenet_v3_small", dropout=0.0),
