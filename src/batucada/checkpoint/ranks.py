@@ -50,6 +50,6 @@ def of_rank_0(value: Any) -> Any:
     if world_size() == 1:
         return value
     box = [value]
-    with collective("waiting for rank 0 and its checkpoints"):
+    with collective("sharing what rank 0 found"):
         distributed.broadcast_object_list(box)
     return box[0]

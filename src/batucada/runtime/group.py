@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from torch import distributed
-from torch.distributed import HashStore, Store
+from torch.distributed import HashStore, Store  # pyright: ignore[reportPrivateImportUsage]
 
 from batucada.config import Options
 from batucada.errors import ReplicaError

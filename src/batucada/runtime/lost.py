@@ -12,7 +12,7 @@ import threading
 import time
 from contextlib import suppress
 
-from torch.distributed import Store
+from torch.distributed.distributed_c10d import Store
 
 from batucada.errors import ReplicaError
 from batucada.runtime.launch import Launch
@@ -109,7 +109,7 @@ class Pulse:
         return ReplicaError(f"{self._launch}: {doing} failed: {who} ({reason(error)})")
 
 
-def reason(error: RuntimeError) -> str:
+def reason(error: Exception) -> str:
     """Gloo's own words, without the place in its source and its advice."""
     line = str(error).splitlines()[0]
     return (line.partition("] ")[2] or line).partition(". ")[0]
