@@ -16,6 +16,7 @@ from tests.ops import (
     attention_cases,
     block_cases,
     ctc_cases,
+    distance_cases,
     half_cases,
     image_cases,
     index_cases,
@@ -49,8 +50,22 @@ TABLES: dict[str, Callable[[], list[Case]]] = {
     "scans": sort_cases.scans,
     "sorts": sort_cases.sorts,
     "transformers": transformer_cases.cases,
+    "distances": distance_cases.distances,
+    "grid-sampling": distance_cases.sampling,
+    "antialiased": distance_cases.antialiased,
 }
-NATIVE = ("lookups", "embeddings", "scatters", "scans", "sorts", "ctc-none", "pooling")
+NATIVE = (
+    "lookups",
+    "embeddings",
+    "scatters",
+    "scans",
+    "sorts",
+    "ctc-none",
+    "pooling",
+    "distances",
+    "grid-sampling",
+    "antialiased",
+)
 """Tables none of whose operators may be left to PyTorch."""
 
 TABLES |= {
@@ -77,7 +92,7 @@ for _reduction in loss_cases.REDUCTIONS:
     ):
         TABLES[f"{_table.__name__}-{_reduction}"] = lambda t=_table, r=_reduction: t(r)
 
-_SLOW = ("attention-lengths", "attention-masks", "attention-dtypes")
+_SLOW = ("attention-lengths", "attention-masks", "attention-dtypes", "grid-sampling", "antialiased")
 _MARKED = [pytest.param(t, marks=pytest.mark.slow) if t in _SLOW else t for t in TABLES]
 
 

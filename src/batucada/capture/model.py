@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from batucada.capture import attention as attention
 from batucada.capture import ctc as ctc
+from batucada.capture import sampling as sampling
 from batucada.capture.checkpoint import draws_again
 from batucada.capture.findings import Findings
 from batucada.capture.inputs import NamedTensor, name_inputs

@@ -9,6 +9,7 @@ from batucada.ops import contract as contract
 from batucada.ops import conv as conv
 from batucada.ops import create as create
 from batucada.ops import ctc as ctc
+from batucada.ops import distance as distance
 from batucada.ops import distributions as distributions
 from batucada.ops import elementwise as elementwise
 from batucada.ops import embedding as embedding

@@ -242,3 +242,41 @@ def _hypot(x: Node, y: Node) -> Node:
     root = make("sqrt", make("add", scalar(1, dtype), make("mul", ratio, ratio)))
     infinite = make("or", make("eq", x, infinity), make("eq", y, infinity))
     return make("where", infinite, infinity, make("mul", high, root))
+
+
+def _ratio_of(x: Node, above: tuple[float, ...], below: tuple[float, ...]) -> Node:
+    """One polynomial over another, by Horner's rule, the highest power's factor first."""
+
+    def polynomial(factors: tuple[float, ...]) -> Node:
+        value = scalar(factors[0], x.type.dtype)
+        for factor in factors[1:]:
+            value = make("add", make("mul", value, x), scalar(factor, x.type.dtype))
+        return value
+
+    return make("div", polynomial(above), polynomial(below))
+
+
+@translates("aten.erfinv.default", "prims.erf_inv.default")
+def _erfinv(x: Node) -> Node:
+    """Giles' start, a rational function for |x| up to 0.7 and one beyond, and two Newton steps"""
+    y = floating(x)
+    dtype = y.type.dtype
+    size, one, half = make("abs", y), scalar(1, dtype), scalar(0.5, dtype)
+    square = make("mul", y, y)
+    middle = make("mul", y, _ratio_of(square, _MIDDLE_ABOVE, _MIDDLE_BELOW))
+    depth = make("sqrt", make("neg", make("log", make("mul", make("sub", one, size), half))))
+    outer = make("mul", make("sign", y), _ratio_of(depth, _OUTER_ABOVE, _OUTER_BELOW))
+    found = make("where", make("le", size, scalar(0.7, dtype)), middle, outer)
+    for _ in range(2):
+        slope = make("exp", make("neg", make("mul", found, found)))
+        slope = make("mul", slope, scalar(2 / math.sqrt(math.pi), dtype))
+        found = make("sub", found, make("div", make("sub", make("erf", found), y), slope))
+    edge = make("mul", y, scalar(math.inf, dtype))
+    return make("where", make("eq", size, one), edge, found)
+
+
+_MIDDLE_ABOVE = (-0.140543331, 0.914624893, -1.645349621, 0.886226899)
+_MIDDLE_BELOW = (0.012229801, -0.329097515, 1.442710462, -2.118377725, 1.0)
+_OUTER_ABOVE = (1.641345311, 3.429567803, -1.624906493, -1.970840454)
+_OUTER_BELOW = (1.637067800, 3.543889200, 1.0)
+"""Of the first approximation that PyTorch makes, too, highest power first."""

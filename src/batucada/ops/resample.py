@@ -16,7 +16,7 @@ from batucada.ops.base import ATEN, TypeRuleError, make, translates
 from batucada.ops.create import scalar
 from batucada.ops.elementwise import cast
 from batucada.ops.reduce import reduce
-from batucada.ops.view import aten_slice, reshape
+from batucada.ops.view import aten_slice, permute, reshape
 
 _CUBIC = -0.75  # PyTorch's coefficient of the cubic convolution (Keys 1981)
 
@@ -97,14 +97,14 @@ def _polynomial(x: Node, *factors: float) -> Node:
     return value
 
 
-def _near(x: Node) -> Node:
+def _near(x: Node, a: float = _CUBIC) -> Node:
     """(a + 2) x^3 - (a + 3) x^2 + 1, up to a distance of 1"""
-    return _polynomial(x, _CUBIC + 2, -(_CUBIC + 3), 0.0, 1.0)
+    return _polynomial(x, a + 2, -(a + 3), 0.0, 1.0)
 
 
-def _far(x: Node) -> Node:
+def _far(x: Node, a: float = _CUBIC) -> Node:
     """a x^3 - 5 a x^2 + 8 a x - 4 a, from a distance of 1 to 2"""
-    return _polynomial(x, _CUBIC, -5 * _CUBIC, 8 * _CUBIC, -4 * _CUBIC)
+    return _polynomial(x, a, -5 * a, 8 * a, -4 * a)
 
 
 def _backward(weights: Weights, has_corners: bool) -> Callable[..., Node]:
@@ -145,6 +145,62 @@ for _rank, _smooth in enumerate(("linear1d", "bilinear2d", "trilinear3d"), 1):
     _exact = f"aten._upsample_nearest_exact{_rank}d_backward.default"
     ATEN[_exact] = _backward(_nearest(0.5), False)
 ATEN["aten.upsample_bicubic2d_backward.default"] = _backward(_cubic, True)
+
+
+# ---- antialiased: a filter as wide as the distance of the places
+
+
+def _linear_filter(x: Node) -> Node:
+    """max(0, 1 - |x|)"""
+    distance = make("sub", _number(1.0), make("abs", x))
+    return make("maximum", distance, _number(0.0))
+
+
+def _cubic_filter(x: Node) -> Node:
+    """Cubic convolution with a = -1/2, as Pillow has it"""
+    size = make("abs", x)
+    far = make("where", make("lt", size, _number(2.0)), _far(size, -0.5), _number(0.0))
+    return make("where", make("lt", size, _number(1.0)), _near(size, -0.5), far)
+
+
+def _smoothed(weight: Callable[[Node], Node], reach: float) -> Weights:
+    def weights(out: int, source: int, align_corners: bool, scale: float | None) -> Node:
+        """The filter around each place, its taps within the source, made to sum to 1"""
+        ratio = _ratio(out, source, align_corners, scale)
+        wide = max(ratio, 1.0)
+        place = make("mul", make("add", _ramp(out, (out, 1)), _number(0.5)), _number(ratio))
+        column = _ramp(source, (1, source))
+        edge = make("add", place, _number(0.5))
+        first = make("floor", make("sub", edge, _number(reach * wide)))
+        end = make("floor", make("add", edge, _number(reach * wide)))
+        inside = make("and", make("ge", column, first), make("lt", column, end))
+        at = make("add", make("sub", column, place), _number(0.5))
+        found = weight(make("mul", at, _number(1 / wide)))
+        found = make("where", inside, found, _number(0.0))
+        return make("div", found, reduce("sum", found, 1))
+
+    return weights
+
+
+def _forward(weights: Weights) -> Callable[..., Node]:
+    def translate(x: Node, out: Any, align_corners: bool, *scales: float | None) -> Node:
+        if 0 in x.type.shape:
+            raise TypeRuleError("an empty interpolation")
+        spatial = x.type.shape[2:]
+        given = [*scales, *[None] * (len(spatial) - len(scales))]
+        for dim, (o, s, scale) in enumerate(zip(out, spatial, given, strict=True), 2):
+            matrix = cast(weights(o, s, align_corners, scale), x.type.dtype)
+            x = applied(x, permute(matrix, (1, 0)), dim)
+        return x
+
+    return translate
+
+
+for _kind, _weights in {
+    "bilinear": _smoothed(_linear_filter, 1.0), "bicubic": _smoothed(_cubic_filter, 2.0),
+}.items():  # fmt: skip
+    ATEN[f"aten._upsample_{_kind}2d_aa.default"] = _forward(_weights)
+    ATEN[f"aten._upsample_{_kind}2d_aa_backward.default"] = _backward(_weights, True)
 
 
 # ---- padding by the border

@@ -1,0 +1,80 @@
+"""Distances between rows; values sampled at points of a grid, and by antialiasing filters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from tests.ops.against_eager import Case, Function
+
+_GENERATOR = torch.Generator().manual_seed(13)
+
+
+def _normal(*shape: int) -> torch.Tensor:
+    return torch.randn(shape, generator=_GENERATOR)
+
+
+def _case(name: str, function: Callable[..., torch.Tensor], *inputs: torch.Tensor) -> Case:
+    return Case(name, Function(function), inputs)
+
+
+def distances() -> list[Case]:
+    rows = _normal(5, 3)
+    rows[1] = rows[0]  # a distance of 0
+    others = torch.cat([rows[:2], _normal(4, 3)])
+    cases = []
+    for p in (0.0, 0.5, 1.0, 1.5, 2.0, 3.5, math.inf):
+        cases += [
+            _case(f"cdist {p}", lambda a, b, p=p: torch.cdist(a, b, p=p), rows, others),
+            _case(f"pdist {p}", lambda a, p=p: functional.pdist(a, p=p), rows),
+        ]
+    return [
+        *cases,
+        _case("batches", lambda a, b: torch.cdist(a, b, p=1.0), _normal(2, 5, 3), _normal(4, 3)),
+        _case("products", torch.cdist, _normal(2, 30, 3), _normal(2, 40, 3)),
+        _case("many pairs", functional.pdist, _normal(90, 3)),
+        _case("one pair", functional.pdist, _normal(2, 1)),
+        _case("f64", functional.pdist, _normal(6, 4).double()),
+        _case("erfinv", torch.erfinv, torch.tensor([-1, 1, 0, -0.0, 0.3, 0.69, 0.71, 0.99, 2])),
+    ]
+
+
+def sampling() -> list[Case]:
+    modes = (
+        ("bilinear", "zeros", False), ("bilinear", "border", True),
+        ("nearest", "reflection", False), ("bicubic", "border", False),
+    )  # fmt: skip
+
+    def sample(mode: str, padding: str, corners: bool) -> Callable[..., torch.Tensor]:
+        options: dict[str, Any] = {"padding_mode": padding, "align_corners": corners}
+        return lambda x, grid: functional.grid_sample(x, grid, mode=mode, **options)
+
+    return [
+        _case(" ".join(map(str, mode)), sample(*mode), _normal(2, 3, 6, 5), _normal(2, 4, 4, 2))
+        for mode in modes
+    ]
+
+
+def antialiased() -> list[Case]:
+    sizes: list[dict[str, Any]] = [{"size": (4, 3)}, {"scale_factor": 1.7}, {"scale_factor": 0.37}]
+
+    def resize(mode: str, corners: bool, size: dict[str, Any]) -> Callable[..., torch.Tensor]:
+        options: dict[str, Any] = {"align_corners": corners, "antialias": True, **size}
+        return lambda x: functional.interpolate(x, mode=mode, **options)
+
+    return [  # PyTorch computes places and weights in f32, too, in another order
+        Case(
+            f"{mode} {corners} {size}",
+            Function(resize(mode, corners, size)),
+            (_normal(2, 3, 19, 8),),
+            1e-4,
+            1e-5,
+        )
+        for mode in ("bilinear", "bicubic")
+        for corners in (False, True)
+        for size in sizes
+    ]
