@@ -4,7 +4,7 @@
 #SBATCH --gres=rdu:2
 #SBATCH --cpus-per-task=1
 # sbatch submit_mpirun.sh [--num-epochs 10 ...], or without Slurm: sh submit_mpirun.sh
-# mpirun kills its ranks when it is signalled itself: --checkpoint-seconds says how much that costs.
+# mpirun passes SIGTERM on to its ranks; Open MPI kills those that then need more than a second.
 set -e
 cd "${SLURM_SUBMIT_DIR:-$(dirname "$0")}"
 pef=out/replica/replica.pef
