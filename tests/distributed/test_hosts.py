@@ -19,7 +19,7 @@ from tests.distributed.ranks import Rank, start_rank
 
 REASON = missing()
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(REASON), reason=REASON or "two hosts")]
-TIMEOUT_S = 8
+TIMEOUT_S = 12
 # Until the time-out, then to look who is silent, and to end on a busy machine.
 END_S = TIMEOUT_S + 20
 LONG = "--num-epochs=100000"
