@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from batucada.pipeline import compile as compile
     from batucada.program import Program as Program
     from batucada.program import load as load
+    from batucada.runtime.group import collective as collective
     from batucada.runtime.group import join as join
     from batucada.runtime.launch import Launch as Launch
     from batucada.runtime.results import Result as Result
@@ -47,6 +48,7 @@ _HOMES = {
     "Progress": "batucada.checkpoint",
     "ResumableSampler": "batucada.checkpoint",
     "Compiled": "batucada.pipeline",
+    "collective": "batucada.runtime.group",
     "join": "batucada.runtime.group",
     "compile": "batucada.pipeline",
     "Program": "batucada.program",

@@ -16,7 +16,7 @@ from torch.distributed import HashStore, Store  # pyright: ignore[reportPrivateI
 from batucada.config import Options
 from batucada.errors import ReplicaError
 from batucada.runtime.launch import Launch, detect
-from batucada.runtime.lost import Pulse, reason
+from batucada.runtime.lost import LONGEST_DOUBT_SECONDS, Pulse, reason
 from batucada.runtime.rendezvous import interface_towards, meet
 
 _ALONE = Launch("started alone", rank=0, world_size=1, local_rank=0, job="")
@@ -59,7 +59,7 @@ def join(options: Options | None = None) -> Launch:
     try:
         distributed.init_process_group(
             "gloo", store=store, rank=launch.rank, world_size=launch.world_size,
-            timeout=timedelta(seconds=seconds),
+            timeout=timedelta(seconds=seconds - min(LONGEST_DOUBT_SECONDS, seconds / 2)),
         )  # fmt: skip
     except (RuntimeError, ValueError) as error:
         raise ReplicaError(f"{launch}: cannot connect to the others: {reason(error)}") from None

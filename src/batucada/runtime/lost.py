@@ -20,6 +20,7 @@ from batucada.runtime.rendezvous import ranks_text
 
 _BEAT_SECONDS = 1.0
 _SILENT_SECONDS = 3.5  # three beats, for a datagram may be lost and a busy machine late
+LONGEST_DOUBT_SECONDS = _SILENT_SECONDS + 2 * _BEAT_SECONDS  # until it is told who is silent
 _MOST_NAMED = 100
 _PORT = "batucada/pulse"  # key of the store
 
@@ -89,7 +90,7 @@ class Pulse:
 
     def silent(self) -> tuple[int, ...]:
         """The ranks of which nothing is heard any more; it waits until that can be told."""
-        give_up = time.monotonic() + _SILENT_SECONDS + 2 * _BEAT_SECONDS
+        give_up = time.monotonic() + LONGEST_DOUBT_SECONDS
         while time.monotonic() < give_up:
             silent = self._silent or self._fallen_silent()
             if silent:

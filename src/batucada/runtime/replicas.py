@@ -20,6 +20,8 @@ from batucada.runtime.device import Device
 from batucada.runtime.group import collective
 from batucada.runtime.rendezvous import ranks_text
 
+_REDUCING = "reducing the gradients"
+
 
 class Replicas:
     """The other ranks, as the program of this one sees them.
@@ -60,19 +62,18 @@ class Replicas:
         self._finish()
 
     def _start(self, bucket: torch.Tensor) -> None:
-        work = distributed.all_reduce(bucket, async_op=True)
+        with collective(_REDUCING):
+            work = distributed.all_reduce(bucket, async_op=True)
         assert work is not None
         self._pending.append(work)
 
     def _finish(self) -> None:
-        if self._followed is not None:
-            work = distributed.broadcast(self._followed, 0, async_op=True)
-            assert work is not None
-            self._pending.append(work)
         try:
-            with collective("reducing the gradients"):
+            with collective(_REDUCING):
                 for work in self._pending:
                     work.wait()
+                if self._followed is not None:
+                    distributed.broadcast(self._followed, 0)
         finally:
             self._pending.clear()
         self.reduced = True

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import distributed, nn
 
+import batucada
 from batucada.errors import OptionError
 from sambaflow.samba.running import write_text
 from sambaflow.samba.session import session
@@ -152,7 +153,8 @@ def _slowest(seconds: float) -> float:
     if session.program.replica_count == 1:
         return seconds
     found = torch.tensor(seconds, dtype=torch.float64)
-    distributed.all_reduce(found, distributed.ReduceOp.MAX)
+    with batucada.collective("agreeing on the time"):
+        distributed.all_reduce(found, distributed.ReduceOp.MAX)
     return float(found)
 
 
