@@ -1,0 +1,276 @@
+"""How replicas scale on this machine, what reducing costs, and what a cluster would make of it.
+
+    python benchmarks/scaling.py steps --case train-1024 --ranks 2 --rounds 15
+    python benchmarks/scaling.py network --ranks 2,4,8
+    python benchmarks/scaling.py curves --ranks 1,2,4,8 --plot docs/loss-curves.svg
+    python benchmarks/scaling.py model --plot docs/scaling.svg
+
+Each prints JSON lines.  `steps` takes turns between one rank alone (the others sleep) and all
+ranks, one thread each; times are medians over the rounds, in microseconds a step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from alpha_beta import Network, efficiency, fitted
+from line_plot import line_plot
+from torch import distributed
+
+SIZES = tuple(4**n for n in range(5, 13))  # bytes, 1 KiB to 16 MiB
+STEP_SECONDS = 0.3  # of steps in a turn
+RANKS_OF_A_CLUSTER = (8, 16, 32, 64, 128, 256, 512, 1024)
+SLINGSHOT = Network("Slingshot 11, 200 Gbit/s, TCP", alpha_us=20.0, beta_us_per_byte=1 / 10_000)
+"""Assumed, not measured: 20 us for a message of Gloo over TCP, 10 of the 25 GB/s of a link."""
+
+
+def main() -> None:
+    arguments = _arguments()
+    if arguments.worker:
+        WORKERS[arguments.what](arguments)
+        return
+    if arguments.what == "model":
+        _print_model(arguments)
+        return
+    lines = [line for size in map(int, arguments.ranks.split(",")) for line in _launch(size)]
+    if arguments.what == "curves":
+        _print_curves(lines, arguments.plot)
+        return
+    if arguments.what == "network":
+        lines.append(fitted(lines).record())
+    for line in lines:
+        print(json.dumps(line))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("what", choices=(*WORKERS, "model"))
+    parser.add_argument("--case", default="train-1024", help="a training case of workload.py")
+    parser.add_argument("--ranks", default="2", help="numbers of ranks")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--plot", type=Path, help="write a plot to this SVG file")
+    parser.add_argument("--step-us", type=float, default=40_000, help="model: a step alone")
+    parser.add_argument("--buckets", default="4.2,4.2,4.2,8.4", help="model: megabytes, in order")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def _launch(size: int) -> Iterator[dict[str, Any]]:
+    """The lines that rank 0 prints of as many ranks of this program."""
+    with tempfile.TemporaryDirectory() as folder, socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+        probe.close()
+        argv = [sys.executable, __file__, *sys.argv[1:], "--worker", folder]
+        ranks = []
+        for rank in range(size):
+            environ = {
+                "RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank),
+                "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "SN_NUM_THREADS": "1",
+            }  # fmt: skip
+            ranks.append(
+                subprocess.Popen(argv, env={**os.environ, **environ}, stdout=subprocess.PIPE)
+            )
+        said = [process.communicate()[0] for process in ranks]
+        if any(process.returncode for process in ranks):
+            raise SystemExit("a rank failed")
+    yield from map(json.loads, said[0].splitlines())
+
+
+# ---- what a rank does
+
+
+def _program(case_name: str, folder: Path, batch: int | None = None) -> tuple[Any, list, list]:
+    """The case, compiled for replicas by rank 0; names and tensors of its inputs."""
+    from peers import named_inputs
+    from torch_peers import sgd
+    from workload import CASES, inputs_of, model_of
+
+    import batucada
+
+    case = CASES[case_name]
+    path = folder / f"{case_name}.pef"
+    model = model_of(case)
+    if distributed.get_rank() == 0:
+        options = batucada.Options(data_parallel=True)
+        arguments = named_inputs(case)
+        batucada.compile(model, arguments, optimizers=sgd(model), path=path, options=options)
+    distributed.barrier()
+    inputs = inputs_of(case)
+    return case, list(inputs), list(inputs.values())
+
+
+def _steps(arguments: argparse.Namespace) -> None:
+    import batucada
+
+    launch = batucada.join()
+    folder = Path(arguments.worker)
+    case, names, tensors = _program(arguments.case, folder)
+    alone, replica = (batucada.load(folder / f"{arguments.case}.pef") for _ in range(2))
+    replica.replicate()
+    record = replica.manifest.replicas
+    assert record is not None
+    size = sum(bucket.place.bytes for bucket in record.buckets)
+    gradients = torch.zeros(size // 4)
+
+    def unfused() -> None:
+        alone.run(names, tensors, ["FWD", "BCKWD"])
+        alone.run(names, tensors, ["OPT"])
+
+    turns: dict[str, tuple[bool, Callable[[], object]]] = {
+        "alone_us": (False, lambda: alone.run(names, tensors)),
+        "replicas_us": (True, lambda: replica.run(names, tensors)),
+        "unfused_us": (True, unfused),
+        "all_reduce_us": (True, lambda: distributed.all_reduce(gradients)),
+    }
+    found = _in_turns(turns, arguments.rounds)
+    if launch.rank:
+        return
+    times = {name: statistics.median(values) for name, values in found.items()}
+    batch, ranks = case.shape[0], launch.world_size
+    speedup = [ranks * a / r for a, r in zip(found["alone_us"], found["replicas_us"], strict=True)]
+    line = {
+        "case": arguments.case, "ranks": ranks, "batch": batch, "gradient_bytes": size,
+        "buckets": len(record.buckets), **{k: round(v, 1) for k, v in times.items()},
+        "samples_per_s_alone": round(1e6 * batch / times["alone_us"]),
+        "samples_per_s": round(1e6 * ranks * batch / times["replicas_us"]),
+        "speedup": round(statistics.median(speedup), 3), "best_speedup": round(max(speedup), 3),
+        "reduce_not_hidden_us": round(times["replicas_us"] - times["unfused_us"], 1),
+    }  # fmt: skip
+    print(json.dumps(line))
+
+
+def _in_turns(
+    turns: dict[str, tuple[bool, Callable[[], object]]], rounds: int
+) -> dict[str, list[float]]:
+    """Microseconds a step; what not all ranks do, rank 0 does while the others sleep."""
+    found: dict[str, list[float]] = {name: [] for name in turns}
+    counts = {name: _steps_in(run, STEP_SECONDS) for name, (_, run) in turns.items()}
+    for _ in range(rounds):
+        for name, (together, run) in turns.items():
+            distributed.barrier()
+            if not together and distributed.get_rank():
+                continue
+            start = time.perf_counter()
+            for _ in range(counts[name]):
+                run()
+            found[name].append(1e6 * (time.perf_counter() - start) / counts[name])
+    return found
+
+
+def _steps_in(run: Callable[[], object], seconds: float) -> int:
+    """How many steps to take for about so long, the same on every rank."""
+    run()
+    start = time.perf_counter()
+    for _ in range(3):
+        run()
+    count = torch.tensor(seconds * 3 / (time.perf_counter() - start))
+    distributed.broadcast(count, 0)
+    return max(3, int(count))
+
+
+def _network(arguments: argparse.Namespace) -> None:
+    """Gloo's all_reduce of some sizes."""
+    import batucada
+
+    launch = batucada.join()
+    tensors = {size: torch.zeros(size // 4) for size in SIZES}
+    turns = {
+        str(size): (True, lambda t=tensor: distributed.all_reduce(t))
+        for size, tensor in tensors.items()
+    }
+    for size, times in _in_turns(turns, arguments.rounds).items():
+        if launch.rank == 0:
+            us = round(min(times), 1)
+            print(json.dumps({"ranks": launch.world_size, "bytes": int(size), "us": us}))
+
+
+GLOBAL_BATCH, CURVE_STEPS = 64, 200
+
+
+def _curves(arguments: argparse.Namespace) -> None:
+    """The mean loss of each step, at the same global batch for any number of ranks."""
+    from workload import FEATURES, Network, Training
+
+    import batucada
+
+    launch = batucada.join()
+    batch = GLOBAL_BATCH // launch.world_size
+    path = Path(arguments.worker) / "curve.pef"
+    torch.manual_seed(launch.rank)  # weights of its own, which rank 0's replace
+    model = Training(Network())
+    inputs = [
+        batucada.NamedTensor("inputs", torch.zeros(batch, FEATURES)),
+        batucada.NamedTensor("labels", torch.zeros(batch, dtype=torch.int64)),
+    ]
+    optimizers = [torch.optim.AdamW(model.parameters(), lr=2e-3)]
+    if launch.rank == 0:
+        options = batucada.Options(data_parallel=True)
+        batucada.compile(model, inputs, optimizers=optimizers, path=path, options=options)
+    distributed.barrier()
+    program = batucada.load(path)
+    program.to_device(model, optimizers)
+    program.replicate()
+    generator = torch.Generator().manual_seed(5)
+    centres = torch.randn(10, FEATURES, generator=generator)
+    losses = []
+    for _ in range(CURVE_STEPS):
+        labels = torch.randint(10, (GLOBAL_BATCH,), generator=generator)
+        noise = 8 * torch.randn(GLOBAL_BATCH, FEATURES, generator=generator)
+        here = slice(launch.rank * batch, (launch.rank + 1) * batch)
+        x, y = (centres[labels] + noise)[here].contiguous(), labels[here]
+        loss = program.run(["inputs", "labels"], [x, y])[0].tensor().clone()
+        distributed.all_reduce(loss)
+        losses.append(float(loss) / launch.world_size)
+    if launch.rank == 0:
+        print(json.dumps({"ranks": launch.world_size, "losses": losses}))
+
+
+WORKERS = {"steps": _steps, "network": _network, "curves": _curves}
+
+
+# ---- what is made of it
+
+
+def _print_curves(lines: list[dict[str, Any]], plot: Path | None) -> None:
+    first = lines[0]["losses"]
+    for line in lines:
+        pairs = zip(first, line["losses"], strict=True)
+        difference = max(abs(a - b) for a, b in pairs)
+        ends = {"first": line["losses"][0], "last": line["losses"][-1]}
+        print(json.dumps({"ranks": line["ranks"], **ends, "largest_difference": difference}))
+    if plot is not None:
+        series = {f"{line['ranks']} ranks": list(enumerate(line["losses"])) for line in lines}
+        title = f"Loss at a global batch of {GLOBAL_BATCH}"
+        plot.write_text(line_plot(title, "step", "loss", series))
+
+
+def _print_model(arguments: argparse.Namespace) -> None:
+    step, buckets = arguments.step_us, [int(1e6 * float(b)) for b in arguments.buckets.split(",")]
+    series: dict[str, list[tuple[float, float]]] = {}
+    for label, overlaps in (("bucket by bucket", True), ("after the backward pass", False)):
+        series[label] = []
+        for ranks in RANKS_OF_A_CLUSTER:
+            share = efficiency(SLINGSHOT, ranks, step, buckets, overlaps)
+            series[label].append((ranks, share))
+            line = {"ranks": ranks, "reduced": label, "efficiency": round(share, 3)}
+            print(json.dumps({**SLINGSHOT.record(), **line}))
+    if arguments.plot is not None:
+        title = f"Predicted efficiency, {step / 1000:g} ms a step, {sum(buckets) / 1e6:g} MB"
+        text = line_plot(title, "ranks", "efficiency", series, logarithmic=True, low=0.0)
+        arguments.plot.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
