@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from xml.etree import ElementTree
 
 import pytest
 
@@ -88,3 +89,39 @@ def test_table_of_lines(bench: ModuleType) -> None:
     assert "| lenet, batch 32 | 0.5 | 0.50 | 2 | 1.5 aoti | 3.00 |\n<!-- end -->" in filled
     assert "old" not in filled
     assert filled.endswith("<!-- table training-2 -->\nx")
+
+
+@pytest.fixture
+def scaling(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.setattr(sys, "path", [str(FOLDER), *sys.path])
+    import scaling  # pyright: ignore[reportMissingImports]
+
+    return scaling
+
+
+def test_latency_and_bandwidth_are_found_again(scaling: ModuleType) -> None:
+    network = scaling.Network("made up", alpha_us=12.0, beta_us_per_byte=1 / 3000)
+    lines = [
+        {"ranks": ranks, "bytes": size, "us": network.all_reduce_us(ranks, size)}
+        for ranks in (2, 4, 8)
+        for size in scaling.SIZES
+    ]
+    found = scaling.fitted(lines)
+    assert found.alpha_us == pytest.approx(12.0)
+    assert found.beta_us_per_byte == pytest.approx(1 / 3000)
+
+
+def test_overlap_hides_all_but_the_last_bucket(scaling: ModuleType) -> None:
+    network = scaling.Network("made up", alpha_us=0.0, beta_us_per_byte=0.001)
+    hidden, plain = (scaling.efficiency(network, 2, 900.0, [50_000] * 4, o) for o in (True, False))
+    assert hidden == pytest.approx(900 / 950)
+    assert plain == pytest.approx(900 / 1100)
+
+
+def test_a_plot_is_svg(scaling: ModuleType) -> None:
+    series = {"a": [(8, 1.0), (64, 0.5)], "b": [(8, 0.9), (64, 0.2)]}
+    root = ElementTree.fromstring(scaling.line_plot("t", "x", "y", series, logarithmic=True))
+    assert [len(p.get("points").split()) for p in root.iter() if p.tag.endswith("polyline")] == [
+        2,
+        2,
+    ]
