@@ -34,7 +34,7 @@ def main() -> None:
     from peers import PEERS
     from workload import CASES, GROUPS
 
-    names = _names(GROUPS.get(arguments.cases, arguments.cases), CASES)
+    names = _names(GROUPS.get(arguments.cases, str(arguments.cases)), CASES)
     peers = _names(arguments.peers, PEERS)
     known = measured(arguments.out)
     with _folder(arguments.keep) as folder:

@@ -17,7 +17,10 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 
-from torch.distributed import DistError, TCPStore
+from torch.distributed import (
+    DistError,
+    TCPStore,  # pyright: ignore[reportPrivateImportUsage]
+)
 
 from batucada.errors import LaunchError, ReplicaError
 from batucada.runtime.launch import Launch
