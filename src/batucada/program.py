@@ -128,7 +128,7 @@ class Program(Executor):
         inputs = self.manifest.of_role("input")
         given = random_inputs(inputs) if tensors is None else tensors
         self.run([symbol.name for symbol in inputs], given)
-        return stage_times(self._native, self.manifest, self._address, steps)
+        return stage_times(self._native, self.manifest, self._host, self._address, steps)
 
     def _is_of(self, captured: Captured) -> bool:
         """Whether the PEF was compiled from this graph.

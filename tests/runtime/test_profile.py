@@ -10,7 +10,6 @@ from torch import nn
 
 import batucada as bt
 from batucada.cli import main
-from batucada.errors import PefError
 
 
 class Net(nn.Module):
@@ -20,6 +19,16 @@ class Net(nn.Module):
 
     def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         return nn.functional.cross_entropy(self.second(torch.relu(self.first(x))), y)
+
+
+class Values(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(5, 5), nn.Linear(5, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        values = torch.linalg.svdvals(torch.tanh(self.first(x)))
+        return (self.second(values.expand(4, 5)) ** 2).mean()
 
 
 class Inverse(nn.Module):
@@ -52,7 +61,32 @@ def test_every_stage_is_timed(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert len(lines) == 2 + len(times)
 
 
-def test_host_stages_are_not_timed(tmp_path: Path) -> None:
+def test_host_stages_are_timed_beside_native_ones(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    x = torch.randn(6, 5)
+    program = compiled(tmp_path / "values.pef", Values(), True, x=x)
+    weight = program.manifest.of_role("parameter")[0].name
+    before = program.read(weight)
+    times = program.profile([x], steps=3)
+    assert [t.stage.name for t in times] == list(program.manifest.entries["step"].stages)
+    assert all(0 < t.seconds < 1 for t in times)
+    assert not torch.equal(program.read(weight), before)
+    on_host = [t.host for t in times if t.host is not None]
+    assert [host.target for host in on_host] == ["aten._linalg_svd.default"]
+    assert "test_profile.py" in on_host[0].source
+    assert main(["profile", str(program.pef.path), "--steps", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3 + len(times)
+    assert lines[1].startswith(f"PyTorch runs 1 of {len(times)} stages: ")
+    assert [line.split()[-1] for line in lines if "_linalg_svd" in line] == [on_host[0].source]
+    assert main(["show", str(program.pef.path)]) == 0
+    shown = capsys.readouterr().out
+    assert "host stages, run by PyTorch" in shown
+    assert f"aten._linalg_svd.default       1  {on_host[0].source}" in shown
+
+
+def test_a_step_of_host_stages_alone(tmp_path: Path) -> None:
+    """There is no native code to measure the processor's counter by."""
     program = compiled(tmp_path / "inverse.pef", Inverse(), False, x=torch.randn(5, 5))
-    with pytest.raises(PefError, match="PyTorch runs 1 stages"):
-        program.profile()
+    assert [t.host is not None and t.seconds > 0 for t in program.profile()] == [True]

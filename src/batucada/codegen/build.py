@@ -144,8 +144,7 @@ def link(program: Program, kernels: Kernels, target: Target, checked: bool = Fal
     for entry in kernels.entries:
         for name, stages in entry.parts:
             if not stages[0].on_host:
-                timed = entry.name == "step" and not entry.on_host
-                marks = _ends(kernels, stages) if timed else ()
+                marks = _ends(kernels, stages) if entry.name == "step" else ()
                 schedules.append(Schedule(name, tuple(_calls(program, kernels, stages)), marks))
         if entry.name == "step" and not entry.on_host:
             schedules.append(_loop(program, kernels, entry))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from batucada.errors import PefError
@@ -25,6 +26,7 @@ def summary(pef: Pef) -> str:
             for section in manifest.sections
         ),
         *_fused(manifest),
+        *_host(manifest),
         *(
             f"entry {name} = {' '.join(entry.parts)}: " + " ".join(entry.stages)
             for name, entry in manifest.entries.items()
@@ -59,6 +61,19 @@ def _fused(manifest: Manifest) -> list[str]:
     in_sections = {name for section in manifest.sections for name in section.stages}
     names = [stage.name for stage in manifest.stages if stage.name not in in_sections]
     return ["fused, in a whole step\n" + _stage_table(manifest, names)] if names else []
+
+
+def _host(manifest: Manifest) -> list[str]:
+    """The operators that PyTorch runs, the most frequent first."""
+    if not manifest.host:
+        return []
+    counts = Counter(record.target for record in manifest.host.values())
+    rows = [("", "operator", "stages", "source")]
+    for target, count in counts.most_common():
+        lines = dict.fromkeys(r.source for r in manifest.host.values() if r.target == target)
+        more = f" +{len(lines) - 1}" if len(lines) > 1 else ""
+        rows.append(("", target, str(count), next(iter(lines)) + more))
+    return ["host stages, run by PyTorch\n" + columns(rows, right=(2,))]
 
 
 def _symbol_rows(manifest: Manifest) -> list[tuple[str, ...]]:
