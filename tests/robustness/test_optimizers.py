@@ -60,6 +60,13 @@ OTHERS: dict[str, tuple[Any, dict[str, Any]]] = {
         {"lr_decay": 0.2, "weight_decay": 0.1, "initial_accumulator_value": 0.3},
     ),
     "adadelta": (torch.optim.Adadelta, {"rho": 0.8, "weight_decay": 0.1}),
+    "asgd": (torch.optim.ASGD, {"weight_decay": 0.1, "lambd": 0.3, "alpha": 0.6}),
+    "asgd averaging": (torch.optim.ASGD, {"t0": 1, "maximize": True}),
+    "adafactor": (torch.optim.Adafactor, {}),
+    "adafactor with all": (
+        torch.optim.Adafactor,
+        {"beta2_decay": -0.6, "eps": (1e-4, 0.2), "d": 1.1, "weight_decay": 0.1, "maximize": True},
+    ),
     "rprop": (torch.optim.Rprop, {"etas": (0.4, 1.3), "step_sizes": (1e-3, 0.02)}),
 }  # fmt: skip
 
@@ -111,6 +118,41 @@ def test_torchs_other_optimizers_and_their_states(kind: str) -> None:
     assert first.keys() == wanted.keys()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"nesterov": False, "momentum": 0.8, "adjust_lr_fn": "match_rms_adamw", "eps": 1e-3},
+        {"adjust_lr_fn": "spectral_unclamped", "ns_steps": 3, "ns_coefficients": (3.0, -4.0, 1.8)},
+    ],
+)
+def test_muon_of_the_matrices(options: dict[str, Any]) -> None:
+    """As far as bf16 goes, in which PyTorch iterates: 3 digits of an update."""
+
+    def both(model: Any) -> list[Any]:
+        biases = [model.first.bias, model.last.bias]
+        matrices = [model.first.weight, model.last.weight]
+        return [torch.optim.Muon(matrices, lr=0.02, **options), torch.optim.SGD(biases, lr=0.1)]
+
+    model, made = traced(both)
+    gold = twin_of(model)
+    start = twin_of(model)
+    of_matrices, of_biases = both(gold)
+    for step in range(3):
+        x, label = batch(seed=step)
+        samba.session.run(named(x, label))
+        of_biases.zero_grad()
+        eager_step(gold, of_matrices, x, label)
+        of_biases.step()
+    samba.session.to_cpu(model)
+    for name, wanted in gold.named_parameters():
+        moved = (wanted - start.get_parameter(name)).norm()
+        assert (model.get_parameter(name) - wanted).norm() < 0.01 * moved, name
+    states = [optimizer.state_dict()["state"][0] for optimizer in (made[0], of_matrices)]
+    torch.testing.assert_close(*states, atol=1e-4, rtol=1e-2)
+
+
 def test_an_optimizer_with_a_step_of_its_own_is_refused() -> None:
     class Halved(torch.optim.SGD):
         def step(self, closure: Any = None) -> Any:
@@ -118,8 +160,12 @@ def test_an_optimizer_with_a_step_of_its_own_is_refused() -> None:
 
     with pytest.raises(CaptureError, match=r"Halved has a step\(\) of its own"):
         traced(lambda m: Halved(m.parameters(), lr=0.1))
-    with pytest.raises(CaptureError, match="LBFGS cannot be compiled"):
+    with pytest.raises(
+        CaptureError, match="LBFGS cannot be compiled: it evaluates the model sever"
+    ):
         traced(lambda m: torch.optim.LBFGS(m.parameters()))
+    with pytest.raises(CaptureError, match="SparseAdam cannot be compiled: it takes sparse gradie"):
+        traced(lambda m: torch.optim.SparseAdam(m.parameters()))
 
 
 @pytest.mark.parametrize("kind", ["momentum", "dampening", "adamw", "amsgrad"])

@@ -16,16 +16,17 @@ import torch
 from torch import nn
 
 from batucada.capture.naming import symbol_name
-from batucada.capture.update_rules import RULES, Value
+from batucada.capture.update import Value
+from batucada.capture.update_rules import NO_RULE, RULES
 from batucada.errors import CaptureError
 from batucada.ir.graph import Graph, Node, Output, graph_of, input_node
-from batucada.ir.types import DType, Type
+from batucada.ir.types import DType, Shape, Type
 from batucada.ops import make, origin
 from batucada.ops.create import scalar
 from batucada.ops.elementwise import cast
 from batucada.ops.reduce import reduce
 
-Scalar = float | int | bool | None
+Scalar = float | int | bool | str | None
 
 _SHORT = {"momentum_buffer": "momentum"}  # where the symbol is not called as torch's key
 
@@ -96,6 +97,9 @@ def _kind(optimizer: torch.optim.Optimizer) -> str:
         # torch's AdamW is an Adam with this option
         decoupled = optimizer.param_groups[0].get("decoupled_weight_decay", False)
         return "adamw" if kind == "adam" and decoupled else kind
+    for refused, reason in NO_RULE.items():
+        if isinstance(optimizer, refused):
+            raise CaptureError(f"the optimizer {name} cannot be compiled: {reason}")
     known = ", ".join(rule.optimizer.__name__ for rule in RULES.values())
     raise CaptureError(f"the optimizer {name} cannot be compiled; use one of {known}")
 
@@ -134,10 +138,15 @@ def _options(group: dict[str, Any], names: Sequence[str]) -> dict[str, Scalar]:
     for name in names:
         value = group[name]
         if isinstance(value, tuple | list):
-            found |= {f"{name.removesuffix('s')}{i}": float(v) for i, v in enumerate(value, 1)}
+            one = name if name == "eps" else name.removesuffix("s")
+            found |= {f"{one}{i}": _option(v) for i, v in enumerate(value, 1)}
         else:
-            found[name] = value if isinstance(value, bool) else float(value)
+            found[name] = _option(value)
     return found
+
+
+def _option(value: Any) -> Scalar:
+    return value if value is None or isinstance(value, bool | str) else float(value)
 
 
 def append_optimizers(
@@ -219,7 +228,7 @@ class _Writer:
 
 
 class _ParameterUpdate:
-    """What a rule sees of one parameter; see `update_rules.Update`."""
+    """What a rule sees of one parameter; see `update.Update`."""
 
     def __init__(self, writer: _Writer, spec: OptimizerSpec, number: int, parameter: str) -> None:
         group = spec.groups[number]
@@ -229,9 +238,10 @@ class _ParameterUpdate:
         self._writer, self._spec, self._number = writer, spec, number
         self._node = writer.parameters[parameter]
         gradient = writer.gradients[parameter]
-        if self.options["maximize"]:
+        if self.options.get("maximize"):
             gradient = make("neg", gradient)
-        self._dtype: DType = "f64" if self._node.type.dtype == "f64" else "f32"
+        self.stored: DType = self._node.type.dtype
+        self._dtype: DType = "f64" if self.stored == "f64" else "f32"
         self.parameter, self.gradient = self._wide(self._node), self._wide(gradient)
 
     def _wide(self, node: Node) -> Value:
@@ -240,19 +250,19 @@ class _ParameterUpdate:
     def hyper(self, key: str) -> Value:
         return self._wide(self._writer.known[self._hyper[key]])
 
-    def state(self, key: str) -> Value:
+    def state(self, key: str, shape: Shape | None = None) -> Value:
         short = _SHORT.get(key, key)
         name = f"{self._node.name}__{self._spec.name}__{short}"
-        return self._state(key, name, self._node.type)
+        kept = self._node.type if shape is None else Type(self.stored, shape)
+        return self._wide(self._state(key, name, kept))
 
     def shared_state(self, key: str) -> Value:
         group = f"__group{self._number}" if self._number else ""
-        return self._state(key, f"{self._spec.name}{group}__{key}", Type("f32"))
+        return Value(self._state(key, f"{self._spec.name}{group}__{key}", Type("f32")))
 
-    def _state(self, key: str, name: str, type: Type) -> Value:
+    def _state(self, key: str, name: str, type: Type) -> Node:
         self._spec.state.setdefault(self._node.name, {})[key] = name
-        node = self._writer.input(name, type, "state")
-        return self._wide(node) if type.shape == self._node.type.shape else Value(node)
+        return self._writer.input(name, type, "state")
 
     def keep(self, key: str, value: Value) -> None:
         name = self._spec.state[self._node.name][key]
@@ -263,7 +273,7 @@ class _ParameterUpdate:
         return Value(self._writer.step(self._spec))
 
     def set_parameter(self, value: Value) -> None:
-        self._writer.update(self._node.name, cast(value.node, self._node.type.dtype))
+        self._writer.update(self._node.name, cast(value.node, self.stored))
 
 
 def _sum_of_squares(x: Node) -> Node:

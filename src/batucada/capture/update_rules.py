@@ -6,120 +6,13 @@ and states narrower than f32 are widened to it first and rounded when they are s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import torch
 
-from batucada.ir.graph import Node
-from batucada.ir.types import DType
-from batucada.ops import make
-from batucada.ops.create import scalar
-from batucada.ops.elementwise import cast
-
-
-@dataclass(frozen=True, slots=True)
-class Value:
-    """A node with the operators of arithmetic; a number takes the dtype of the other side."""
-
-    node: Node
-
-    def _join(self, op: str, other: Value | float) -> Value:
-        return Value(make(op, self.node, self._operand(other)))
-
-    def _operand(self, other: Value | float) -> Node:
-        return other.node if isinstance(other, Value) else scalar(other, self.node.type.dtype)
-
-    def __add__(self, other: Value | float) -> Value:
-        return self._join("add", other)
-
-    def __sub__(self, other: Value | float) -> Value:
-        return self._join("sub", other)
-
-    def __rsub__(self, other: float) -> Value:
-        return Value(make("sub", self._operand(other), self.node))
-
-    def __mul__(self, other: Value | float) -> Value:
-        return self._join("mul", other)
-
-    def __rmul__(self, other: float) -> Value:
-        return Value(make("mul", self._operand(other), self.node))
-
-    def __truediv__(self, other: Value | float) -> Value:
-        return self._join("div", other)
-
-    def __rpow__(self, base: float) -> Value:
-        return Value(make("pow", self._operand(base), self.node))
-
-    def __le__(self, other: Value | float) -> Value:
-        return self._join("le", other)
-
-    def __lt__(self, other: Value | float) -> Value:
-        return self._join("lt", other)
-
-    def __gt__(self, other: Value | float) -> Value:
-        return self._join("gt", other)
-
-    def maximum(self, other: Value | float) -> Value:
-        return self._join("maximum", other)
-
-    def minimum(self, other: Value | float) -> Value:
-        return self._join("minimum", other)
-
-    def apply(self, op: str) -> Value:
-        return Value(make(op, self.node))
-
-    def sqrt(self) -> Value:
-        return self.apply("sqrt")
-
-    def to(self, dtype: DType) -> Value:
-        return Value(cast(self.node, dtype))
-
-    def moved_to(self, other: Value, weight: float) -> Value:
-        """torch.lerp"""
-        return self + weight * (other - self)
-
-    def select(self, then: Value | float, otherwise: Value) -> Value:
-        """`then` where this holds, else `otherwise`"""
-        return Value(make("where", self.node, otherwise._operand(then), otherwise.node))
-
-
-def constant(number: float, dtype: DType) -> Value:
-    return Value(scalar(number, dtype))
-
-
-class Update(Protocol):
-    """What a rule is given: one parameter, its gradient (negated to maximize), and the options of
-    its group.
-    """
-
-    parameter: Value
-    gradient: Value
-    options: Mapping[str, Any]
-    defaults: Mapping[str, float]  # the run-time scalars, as they were at compilation
-
-    def hyper(self, key: str) -> Value:
-        """A run-time scalar in the dtype of the parameter."""
-        ...
-
-    def state(self, key: str) -> Value:
-        """What torch's optimizer keeps under `key`, as the last step left it; zeros at first."""
-        ...
-
-    def shared_state(self, key: str) -> Value:
-        """A scalar state in f32, the same for all parameters of the group."""
-        ...
-
-    def keep(self, key: str, value: Value) -> None:
-        """The new value of a state."""
-        ...
-
-    def step(self) -> Value:
-        """The number of this step, from 1, in f64: there PyTorch computes bias corrections."""
-        ...
-
-    def set_parameter(self, value: Value) -> None: ...
+from batucada.capture.matrix_rules import adafactor, muon
+from batucada.capture.update import Update, Value, constant
 
 
 def _decayed(u: Update, decoupled: bool = False) -> tuple[Value, Value]:
@@ -278,6 +171,23 @@ def rprop(u: Update) -> None:
     u.set_parameter(p - g.apply("sign") * size)
 
 
+def asgd(u: Update) -> None:
+    """`ax` is the parameter's average once `t0` steps are made; a step's eta is of the one
+    before."""
+    lambd, step, dtype = u.options["lambd"], u.step(), u.parameter.node.type.dtype
+    p, g = _decayed(u)
+    first = step <= 1
+    eta = first.select(_rate(u), u.shared_state("eta").to("f64"))
+    mu = first.select(1.0, u.shared_state("mu").to("f64"))
+    p = p * (1 - lambd * eta).to(dtype) - eta.to(dtype) * g
+    u.set_parameter(p)
+    average = u.state("ax")
+    u.keep("ax", (mu < 1).select(average + (p - average) * mu.to(dtype), p))
+    later = _rate(u) / (1 + lambd * _rate(u) * step) ** u.options["alpha"]
+    u.keep("eta", later.to("f32"))
+    u.keep("mu", (1 / (step - u.options["t0"]).maximum(1.0)).to("f32"))
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
     """How an optimizer of torch.optim updates a parameter.
@@ -314,5 +224,19 @@ RULES: dict[str, Rule] = {
     "adagrad": Rule(torch.optim.Adagrad, adagrad, _LR, ("lr_decay", "eps", "maximize")),
     "adadelta": Rule(torch.optim.Adadelta, adadelta, _LR, ("rho", "eps", "maximize")),
     "rprop": Rule(torch.optim.Rprop, rprop, ("lr",), ("etas", "step_sizes", "maximize")),
+    "asgd": Rule(torch.optim.ASGD, asgd, _LR, ("lambd", "alpha", "t0", "maximize")),
+    "adafactor": Rule(
+        torch.optim.Adafactor, adafactor, _LR, ("beta2_decay", "eps", "d", "maximize"),
+    ),
+    "muon": Rule(
+        torch.optim.Muon, muon, ("lr", "weight_decay", "momentum"),
+        ("nesterov", "ns_coefficients", "eps", "ns_steps", "adjust_lr_fn"),
+    ),
 }  # fmt: skip
 """By the name under which a PEF knows the optimizer; a derived class before its base."""
+
+NO_RULE: dict[type[torch.optim.Optimizer], str] = {
+    torch.optim.LBFGS: "it evaluates the model several times a step, and a program once",
+    torch.optim.SparseAdam: "it takes sparse gradients, and those of a program are dense",
+}
+"""Why an optimizer of torch.optim has none."""
