@@ -39,7 +39,7 @@ def _row(name: str, double: bool = False) -> Row:
 def test_page() -> None:
     text = page([(_row("LeNet"), LENET), (_row("U-Net"), {})])
     assert "**1 of 2 rows** are trained, 0 of them without a host stage" in text
-    assert "99.0 % of all floating-point operations are native" in text
+    assert "99.0 % of their floating-point operations are native" in text
     assert "4.0 times as fast in the median of 1 rows; slower: none." in text
     assert "slower: LeNet (0.50)." in text
     assert "above eager's: none." in text

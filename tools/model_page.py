@@ -92,7 +92,7 @@ def _share_line(rows: Measured) -> str:
     whole = sum(r["stages"] == r["native_stages"] for _, r in measured)
     return (
         f"**{len(measured)} of {len(rows)} rows** are trained, {whole} of them without a host"
-        f" stage; {100 * native / flops:.1f} % of all floating-point operations are native."
+        f" stage; {100 * native / flops:.1f} % of their floating-point operations are native."
     )
 
 
@@ -115,7 +115,7 @@ def _memory_line(rows: Measured) -> str:
     }
     if not ratios:
         return ""
-    above = [f"{name} ({ratio:.2f})" for name, ratio in ratios.items() if ratio > 1]
+    above = [f"{name} ({ratio:.3f})" for name, ratio in ratios.items() if ratio > 1]
     return (
         f"*Memory*: the most that is resident is {statistics.median(ratios.values()):.2f} of"
         f" eager's in the median; above eager's: {_names(above)}."
