@@ -128,7 +128,7 @@ def test_torchs_other_optimizers_and_their_states(kind: str) -> None:
     ],
 )
 def test_muon_of_the_matrices(options: dict[str, Any]) -> None:
-    """As far as bf16 goes, in which PyTorch iterates: 3 digits of an update."""
+    """As far as bf16 goes, in which PyTorch iterates: to 1 % of an update."""
 
     def both(model: Any) -> list[Any]:
         biases = [model.first.bias, model.last.bias]

@@ -133,7 +133,7 @@ def _describe(
 
 
 def _options(group: dict[str, Any], names: Sequence[str]) -> dict[str, Scalar]:
-    """Each option by name; the two of a pair such as `betas` as beta1 and beta2."""
+    """Each option by name; those of a tuple such as `betas` as beta1, beta2, ..."""
     found: dict[str, Scalar] = {}
     for name in names:
         value = group[name]
