@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +152,7 @@ def _steps(arguments: argparse.Namespace) -> None:
 
 
 def _in_turns(
-    turns: dict[str, tuple[bool, Callable[[], object]]], rounds: int
+    turns: Mapping[str, tuple[bool, Callable[[], object]]], rounds: int
 ) -> dict[str, list[float]]:
     """Microseconds a step; what not all ranks do, rank 0 does while the others sleep."""
     found: dict[str, list[float]] = {name: [] for name in turns}

@@ -121,7 +121,5 @@ def test_overlap_hides_all_but_the_last_bucket(scaling: ModuleType) -> None:
 def test_a_plot_is_svg(scaling: ModuleType) -> None:
     series = {"a": [(8, 1.0), (64, 0.5)], "b": [(8, 0.9), (64, 0.2)]}
     root = ElementTree.fromstring(scaling.line_plot("t", "x", "y", series, logarithmic=True))
-    assert [len(p.get("points").split()) for p in root.iter() if p.tag.endswith("polyline")] == [
-        2,
-        2,
-    ]
+    lines = [p.attrib["points"].split() for p in root.iter() if p.tag.endswith("polyline")]
+    assert [len(points) for points in lines] == [2, 2]

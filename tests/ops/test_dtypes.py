@@ -16,7 +16,7 @@ import batucada as bt
 
 UNARY = """
     abs neg sign sgn floor ceil round trunc sqrt rsqrt reciprocal exp exp2 expm1 log log2 log10
-    log1p sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh erf erfc lgamma digamma
+    log1p sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh erf erfc erfinv lgamma digamma
     logical_not bitwise_not isnan isinf isfinite sigmoid relu square frac deg2rad rad2deg isposinf
     isneginf positive nan_to_num sinc logit angle conj_physical
 """.split()
@@ -26,7 +26,7 @@ BINARY = """
     logical_or logical_xor hypot heaviside logaddexp logaddexp2 xlogy ldexp
 """.split()
 UNARY_BY_PYTORCH = """
-    erfinv i0 special.erfcx special.i0e special.i1 special.i1e special.ndtri special.bessel_j0
+    i0 special.erfcx special.i0e special.i1 special.i1e special.ndtri special.bessel_j0
     special.bessel_j1 special.spherical_bessel_j0
 """.split()
 BINARY_BY_PYTORCH = ["igamma", "igammac", "nextafter", "gcd"]

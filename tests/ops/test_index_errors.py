@@ -83,6 +83,6 @@ def test_an_index_that_is_changed_behind_its_check(
     """The backward pass alone reads the input again: it stays within the tensors."""
     program, _ = _program(MODELS[name][0], tmp_path, checked)
     index = torch.tensor([0, 1, 4, 2])
-    program.run(["index"], [index], ["FWD"])
     for wild in (2**40, -(2**62)):
+        program.run(["index"], [index], ["FWD"])
         program.run(["index"], [torch.full((4,), wild)], ["BCKWD"])

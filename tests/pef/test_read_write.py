@@ -22,6 +22,7 @@ from batucada.errors import OutputError, PefError
 from batucada.pef import Pef, read_pef, write_pef
 from batucada.pef import write as writer
 from batucada.pef.archive import DEFLATE_LIMIT_BYTES, DIGEST_BYTES, SEAL
+from batucada.pef.manifest import FORMAT_VERSION
 
 from .samples import MEMBERS, sample_manifest
 
@@ -214,7 +215,8 @@ def test_other_format_version(path: Path, whole: bytes, found: int, age: str) ->
     members = dict(unpacked(whole))
     manifest = json.loads(members["manifest.json"]) | {"format_version": found}
     members["manifest.json"] = json.dumps(manifest).encode()
-    with pytest.raises(PefError, match=rf"{age} format version {found}; .* reads version 3"):
+    reads = f"reads version {FORMAT_VERSION}"
+    with pytest.raises(PefError, match=rf"{age} format version {found}; .* {reads}"):
         read_all(path, sealed_zip(list(members.items())))
 
 
