@@ -141,7 +141,7 @@ def test_optimizers_that_cannot_be_compiled(tmp_path: Path) -> None:
     model, stranger = Plain(), nn.Linear(2, 2)
     weight = [model.linear.weight]
     for made, said in (
-        ([torch.optim.LBFGS(model.parameters())], "LBFGS cannot be compiled: it evaluates the model"),
+        ([torch.optim.LBFGS(model.parameters())], "LBFGS cannot be compiled: it evaluates"),
         ([sgd(model), torch.optim.SGD(weight, 0.1)], "linear__weight belongs to two optimizers"),
         ([sgd(stranger)], r"shape \(2, 2\) that the model has not"),
     ):
