@@ -11,18 +11,8 @@ import torch
 from torch import distributed
 
 from batucada.runtime.group import collective
-
-
-def _grouped() -> bool:
-    return distributed.is_available() and distributed.is_initialized()
-
-
-def rank() -> int:
-    return distributed.get_rank() if _grouped() else 0
-
-
-def world_size() -> int:
-    return distributed.get_world_size() if _grouped() else 1
+from batucada.runtime.group import rank as rank
+from batucada.runtime.group import world_size as world_size
 
 
 def largest(numbers: tuple[int, ...]) -> tuple[int, ...]:

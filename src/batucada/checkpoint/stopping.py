@@ -51,7 +51,7 @@ def time_limit() -> float | None:
 
 
 def _asked(job: str) -> float | None:
-    """Releases before 22.05 do not set the variable."""
+    """Slurm 22.05 and older do not set the variable."""
     command = ["squeue", "--noheader", f"--jobs={job}", "--format=%e"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_ASK_TIMEOUT_S)

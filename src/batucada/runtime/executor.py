@@ -8,19 +8,15 @@ import ctypes
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
-from torch import distributed
 
 from batucada.errors import InputError, OptionError, PefError
 from batucada.ir.graph import identifier
 from batucada.pef import Pef
+from batucada.runtime.group import world_size
 from batucada.runtime.host import HostStage
 from batucada.runtime.inputs import check_names, fitted, range_error, tracked
 from batucada.runtime.native import NativeModule, ThreadPool
-from batucada.runtime.replicas import (
-    Replicas,
-    check_same_program,
-    share_values,
-)
+from batucada.runtime.replicas import Replicas, check_same_program, share_values
 from batucada.runtime.results import Result, ResultMemory, torch_dtype
 from batucada.runtime.steps import Batches
 from batucada.runtime.values import Values
@@ -28,7 +24,7 @@ from batucada.runtime.values import Values
 SECTION_ORDER = ("FWD", "BCKWD", "REDUCE", "GRADNORM", "OPT")
 _AFTER_REDUCE = {"REDUCE", "GRADNORM", "OPT"}
 _POOL_SLOT = 1
-_WHOLE_STEP = {"FWD", "BCKWD", "REDUCE", "GRADNORM", "OPT"}
+_WHOLE_STEP: set[str] = set(SECTION_ORDER)
 
 
 class Executor(Values):
@@ -231,8 +227,7 @@ class Executor(Values):
         if self._replicas is not None:
             return
         self.require_data_parallel()
-        alone = not distributed.is_initialized() or distributed.get_world_size() == 1
-        if alone or not self.training:
+        if world_size() == 1 or not self.training:
             return
         if self._gradients == "recomputable":
             self._keep_gradients()

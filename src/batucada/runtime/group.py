@@ -71,6 +71,19 @@ def join(options: Options | None = None) -> Launch:
     return launch
 
 
+def rank() -> int:
+    """Of this process; a process that runs alone is rank 0 of 1."""
+    return distributed.get_rank() if _grouped() else 0
+
+
+def world_size() -> int:
+    return distributed.get_world_size() if _grouped() else 1
+
+
+def _grouped() -> bool:
+    return distributed.is_available() and distributed.is_initialized()
+
+
 @contextmanager
 def collective(doing: str) -> Iterator[None]:
     """Surrounds operations of `torch.distributed`: ReplicaError names the ranks that are lost."""
@@ -79,8 +92,8 @@ def collective(doing: str) -> Iterator[None]:
     except RuntimeError as error:
         if _joined is not None and _joined.pulse is not None:
             raise _joined.pulse.error(doing, error) from None
-        rank, size = distributed.get_rank(), distributed.get_world_size()
-        raise ReplicaError(f"rank {rank} of {size}: {doing} failed: {reason(error)}") from None
+        who = f"rank {rank()} of {world_size()}"
+        raise ReplicaError(f"{who}: {doing} failed: {reason(error)}") from None
 
 
 def _choose_interface(address: str, port: int) -> None:

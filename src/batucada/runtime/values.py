@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -13,7 +14,7 @@ from batucada.runtime.replicas import Replicas
 from batucada.runtime.results import Result
 
 
-class Values(Device):
+class Values(Device, ABC):
     """A program's memory, and what its last run left: results, inputs and gradients."""
 
     def __init__(self, pef: Pef) -> None:
@@ -31,9 +32,9 @@ class Values(Device):
         """
         return self._replicas.size if self._replicas is not None else 1
 
+    @abstractmethod
     def _keep_gradients(self) -> None:
         """Store those of the last run that are recomputable."""
-        raise NotImplementedError
 
     # ---- gradients
 
