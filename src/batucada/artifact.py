@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from batucada import __about__
@@ -118,9 +119,8 @@ def _symbols(
         of = (
             node.name.removesuffix("__grad") if node.role == "tangent" else owner.get(node.name, "")
         )
-        found.append(
-            _symbol(program, node.name, node.role, storage[node.name], captured, of, default)
-        )
+        symbol = _symbol(program, node.name, node.role, storage[node.name], captured, of, default)
+        found.append(replace(symbol, panel=_panel(node)))
     for spec in captured.outputs:
         found.append(_symbol(program, spec.name, "output", (), captured, "", None))
     for name in program.outputs:
@@ -128,6 +128,10 @@ def _symbols(
         if name != base and name not in {spec.name for spec in captured.outputs}:
             found.append(_symbol(program, name, "gradient", storage[base], captured, base, None))
     return found
+
+
+def _panel(node: Node) -> int:
+    return node.integer("panel") if "panel" in dict(node.attrs) else 0
 
 
 def _storage(node: Node) -> tuple[int, ...]:

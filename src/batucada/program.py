@@ -255,7 +255,7 @@ class Program(Executor):
         if self._gradients == "recomputable":
             self._keep_gradients()
         for symbol, tensor in list(self.host_tensors(model)) if model is not None else ():
-            self.view(symbol.name).copy_(tensor.detach())
+            self.assign(symbol.name, tensor.detach())
         for optimizer, parameter, symbol, states, step in self._states(optimizers):
             held = optimizer.state.get(parameter, {})
             self._momentum.load(symbol, held.get("momentum_buffer"))
@@ -271,7 +271,7 @@ class Program(Executor):
     ) -> None:
         """Copy the program's parameters, buffers and optimizer state into the host's."""
         for symbol, tensor in list(self.host_tensors(model)) if model is not None else ():
-            tensor.data.copy_(self.view(symbol.name))
+            tensor.data.copy_(self.value(symbol.name))
         for optimizer, parameter, symbol, states, step in self._states(optimizers):
             if symbol in self._momentum.buffers:
                 buffer = self._momentum.buffers[symbol]

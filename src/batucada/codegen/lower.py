@@ -14,6 +14,7 @@ from batucada.codegen.cut import Cut
 from batucada.codegen.emitter import Emitter
 from batucada.codegen.nest import Nest
 from batucada.codegen.packed import Packed
+from batucada.codegen.panels import Panels
 from batucada.codegen.put import Put
 from batucada.codegen.scan import Scan
 from batucada.codegen.sort import ArgSort, Search
@@ -47,10 +48,12 @@ def check_codes(program: Program) -> dict[Node, int]:
     return {node: code for code, node in enumerate(checks, 1)}
 
 
-_WRITERS: dict[str, type[Boxes | Ctc | Put | Scan | ArgSort | Search | Forward | Backward]] = {
+_Writer = Boxes | Ctc | Panels | Put | Scan | ArgSort | Search | Forward | Backward
+
+_WRITERS: dict[str, type[_Writer]] = {
     "attention": Forward, "attention_backward": Backward,
-    "cat": Boxes, "ctc": Ctc, "pad": Boxes, "put": Put, "scan": Scan, "argsort": ArgSort,
-    "searchsorted": Search,
+    "cat": Boxes, "ctc": Ctc, "pad": Boxes, "panels": Panels, "put": Put, "scan": Scan,
+    "argsort": ArgSort, "searchsorted": Search,
 }  # fmt: skip
 
 

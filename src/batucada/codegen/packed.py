@@ -8,13 +8,14 @@ threads, each with copies of its own.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from batucada.codegen.cut import Cut
 from batucada.codegen.emitter import LANE, Emitter
 from batucada.codegen.nest import LANES
-from batucada.ir.access import Position, flat
+from batucada.ir.access import Position, below_views, flat
 from batucada.ir.loops import Expr, Index
 
 
@@ -57,7 +58,8 @@ class Packed(Cut):
         for first, last, size, at in self._k_blocks():
             with at as k0:
                 self.k0 = k0
-                self._copy_panels(size, count)
+                if not self.tile.stored:
+                    self._copy_panels(size, count)
                 self._rows_of_block(size, count, first, last)
 
     def _rows_of_block(self, size: int, count: int, first: bool, last: bool) -> None:
@@ -113,8 +115,19 @@ class Packed(Cut):
     def right(self, k: Position, n: Index, lanes: int, wide: bool = False) -> Expr:
         """From the copy: [block, panel, step, column of the panel]; panels have whole vectors."""
         column = n + (self.columns + self.panel) * -1
+        if self.tile.stored:
+            return self._stored(k, column, lanes)
         place = self.panel * self.depth + self._step_of(k) * self.width + column
         return self._from(self.emitter.stage.panels, self.tile.n_block, place, lanes)
+
+    def _stored(self, k: Position, column: Index, lanes: int) -> Expr:
+        """From the weight itself: [panel, step, column of the panel]"""
+        over, weight = (*self.before, *self.over), below_views(self.product.args[1])
+        first = (self.columns + self.panel) * math.prod(over)
+        place = first + flat(over, (*self.around, *k)) * self.width + column
+        register = self.emitter.fresh("c", self.product.type.dtype, lanes)
+        value = self.emitter.load(self.emitter.program.places[weight], place, lanes)
+        return self.emitter.assign(register, value)
 
     def left(self, row: Position, k: Position, lanes: int = 1) -> Expr:
         if self.row0 is None:

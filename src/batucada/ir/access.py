@@ -109,3 +109,10 @@ def memory_index(
 
 
 VIEWS = frozenset({"reshape", "permute", "expand", "slice", "flip", "window", "all_reduce"})
+
+
+def below_views(node: Node) -> Node:
+    """The value that the views down from `node` read."""
+    while node.op in VIEWS:
+        node = node.args[0]
+    return node

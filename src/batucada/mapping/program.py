@@ -56,7 +56,8 @@ class Tile:
     that a thread takes at a time.  A tile of rows that are short spans `outer` of them.
     `packed` is `outer` for a large right operand: a thread takes `n_block` columns at a time and
     copies what it needs of each block of K to scratch, panel by panel; and of the left operand
-    `m_block` rows at a time where `pack_left`, tile by tile.
+    `m_block` rows at a time where `pack_left`, tile by tile.  Where the right operand is `stored`
+    in panels, it is read from there.
     `streamed` is `outer` for few rows and a large right operand, read as it lies, `k_block` rows at
     a time, in `blocks` parts of K that threads share; each part has its own sums in the scratch.
     With a `cut`, it is that dimension of K whose blocks are taken; those before it are loops around
@@ -73,6 +74,7 @@ class Tile:
     n_block: int = 0
     pack_left: bool = False
     cut: int = 0
+    stored: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from batucada.mapping.buckets import find_buckets, lying_in, own_gradients, redu
 from batucada.mapping.fuse import Fusion, Group
 from batucada.mapping.lives import lives
 from batucada.mapping.memory import Plan, aligned, plan
+from batucada.mapping.panels import store_in_panels
 from batucada.mapping.program import Bucket, Buffer, Program, Root, Space, Stage, Sweep, Tile
 from batucada.mapping.sweep import find_sweep
 from batucada.mapping.tiling import tile_of
@@ -28,7 +29,7 @@ _PARALLEL_FLOPS = 200_000  # below this, waking another thread costs more than i
 
 def map_graph(graph: Graph, bucket_bytes: int = 2**22) -> Program:
     """Stages of every section, the fused update, and a place for every value.  See `Program`."""
-    graph = own_gradients(graph)
+    graph = own_gradients(store_in_panels(graph))
     reduced = reduced_gradients(graph)
     graph = _own_outputs(graph)
     copies: set[Node] = set()
@@ -289,7 +290,8 @@ class _Builder:
             n = product.type.shape[-1]
             depth = tile.k_block * math.prod(product.args[1].type.shape[tile.cut + 1 : -1])
             blocks = -(-n // tile.n_block)
-            stage = replace(stage, panels=scratch("panels", (blocks, depth, tile.n_block)))
+            if not tile.stored:
+                stage = replace(stage, panels=scratch("panels", (blocks, depth, tile.n_block)))
             if tile.pack_left:
                 stage = replace(stage, rows=scratch("rows", (blocks, depth, tile.m_block)))
         return stage

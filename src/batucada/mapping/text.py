@@ -24,8 +24,9 @@ def _stage_lines(stage: Stage, names: dict[Node, str]) -> list[str]:
     if stage.tile is not None:
         t = stage.tile
         rows = f"{t.outer}x{t.rows}" if t.outer > 1 else str(t.rows)
-        cut = f", cut={t.cut}" if t.cut else ""
-        tile = f", tile={t.form}({rows}x{t.vectors}, k={t.k_block}, m={t.m_block}{cut})"
+        rest = f", cut={t.cut}" if t.cut else ""
+        rest += ", stored" if t.stored else ""
+        tile = f", tile={t.form}({rows}x{t.vectors}, k={t.k_block}, m={t.m_block}{rest})"
     shape = f"{stage.pattern}, {list(stage.extents)}{reduced}{tile}"
     head = f"        with stage({stage.name!r}, {shape}):"
     lines = [f"{head}  # {stage.flops} flops"]

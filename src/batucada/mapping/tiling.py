@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from batucada.ir.access import memory_index
+from batucada.ir.access import below_views, memory_index
 from batucada.ir.graph import Node
 from batucada.ir.loops import Index
 from batucada.mapping.program import Tile
@@ -20,6 +20,9 @@ _PANELS_BYTES = 192 * 1024  # ... and what a block of panels of it may, copied
 _WIDE_PANELS_BYTES = 512 * 1024  # ... where the right operand is much larger than the left one
 _FAR_BYTES = 512  # neighbours along K of the left operand that are so far apart are copied, too
 _PACKED_K = 256  # steps of k in a block of panels, about
+PANEL = 16  # columns of a panel that is stored
+_ROWS_OF_A_STREAM = 64  # up to here a stored panel is read as often as it pays to keep it near
+_STREAM_K = 1024  # ... so it comes from the second-level cache, in pieces that are long
 _LONG = 512  # steps of K behind its first dimension from which on it is cut further behind
 _STEPS = 128  # steps of K in a block then, about
 _STREAMED_ROWS = 4  # up to so many rows a large right operand is read as it lies
@@ -89,6 +92,9 @@ def needs_packing(product: Node) -> bool:
 def tile_of(product: Node) -> Tile:
     m, n = product.type.shape[-2:]
     k = product.args[0].type.shape[-1]
+    stored = stored_tile(product) if "panel" in dict(below_views(product.args[1]).attrs) else None
+    if stored is not None:
+        return stored
     if _is_streamed(product):
         return _streamed_tile(product)
     if _is_packed(product):
@@ -154,14 +160,23 @@ def _is_packed(product: Node) -> bool:
     """Many rows meet a right operand that is too large to stay in the first-level cache, or that
     lies turned.
     """
+    return math.prod(product.type.shape[:-1]) >= 24 and _may_be_packed(product)
+
+
+def _may_be_packed(product: Node) -> bool:
+    """One large right operand for all rows, which lies in memory."""
     b = product.args[1]
     if product.type.dtype != "f32" or len(b.type.shape) > 2 + _depth(product) - 1:
         return False
     if product.op == "matmul" and len(product.type.shape) > 2:
         return False
-    rows, depth = math.prod(product.type.shape[:-1]), math.prod(b.type.shape[:-1])
-    n = b.type.size // depth
-    return rows >= 24 and n >= 64 and depth >= 32 and strides(b) is not None
+    depth = math.prod(b.type.shape[:-1])
+    return (
+        product.type.size > 0
+        and depth >= 32
+        and b.type.size >= 64 * depth
+        and strides(b) is not None
+    )
 
 
 def _depth(product: Node) -> int:
@@ -171,32 +186,72 @@ def _depth(product: Node) -> int:
 
 def _packed_tile(product: Node) -> Tile:
     """Panels of two vectors and six rows; as many columns at a time as the copies may take."""
-    shape, right = product.type.shape, product.args[1].type.shape
-    m, n = shape[-2:]
+    right, n = product.args[1].type.shape, product.type.shape[-1]
     cut = _packed_cut(right[:-1])
     first, rest = right[cut], math.prod(right[cut + 1 : -1])
-    count = max(1, round(first * rest / _PACKED_K)) if rest < _PACKED_K else first
-    k_block = -(-first // min(count, first))
-    rows, outer = 6, 1
-    if len(shape) > 2:
-        rows = -(-m // -(-m // rows))
-        outer = max(d for d in range(1, 6 // rows + 1) if shape[-3] % d == 0)
+    k_block = _even_part(first, rest, _PACKED_K)
+    rows, outer = _panel_rows(product.type.shape)
     vectors = 2 if rows * outer > 4 else 3
     width = vectors * LANES
-    left = strides(product.args[0])
-    dense = left is not None and (len(shape) == 2 or left[len(shape) - 2] == 1)
-    far = left is not None and left[-1] * 4 >= _FAR_BYTES
-    pack_left = dense and far and outer == 1 and m >= 2 * rows
+    pack_left = _left_is_copied(product, rows, outer)
     room = _WIDE_PANELS_BYTES if cut or pack_left else _PANELS_BYTES
     panels = max(1, room // (4 * k_block * rest * width))
     blocks = -(-n // (panels * width))
     blocks += blocks % 2 if n > blocks * width else 0  # two threads share them evenly
     n_block = -(-n // (blocks * width)) * width
-    m_block = -(-m // (-(-m // (16 * rows)) * rows)) * rows
     return Tile(
-        "packed", min(rows, m), vectors, k_block, m_block, -(-first // k_block), outer, n_block,
-        pack_left, cut,
+        "packed", rows, vectors, k_block, _copied_rows(product, rows), -(-first // k_block), outer,
+        n_block, pack_left, cut,
     )  # fmt: skip
+
+
+def stored_tile(product: Node) -> Tile | None:
+    """For a right operand that is stored in panels; None where that cannot be, or where a single
+    row meets it: then it is read faster as it lies.
+    """
+    right, n = product.args[1].type.shape, product.type.shape[-1]
+    panels, left = divmod(n, PANEL)
+    rows_in_all = math.prod(product.type.shape[:-1])
+    if left or not _may_be_packed(product) or (rows_in_all == 1 and _is_streamed(product)):
+        return None
+    few = rows_in_all <= _ROWS_OF_A_STREAM
+    k_block = _even_part(right[0], math.prod(right[1:-1]), _STREAM_K if few else _PACKED_K)
+    rows, outer = _panel_rows(product.type.shape)
+    blocks = max((b for b in range(1, 9) if panels % b == 0), key=lambda b: (b % 2 == 0, b))
+    return Tile(
+        "packed", rows, PANEL // LANES, k_block, _copied_rows(product, rows),
+        -(-right[0] // k_block), outer, n // blocks, _left_is_copied(product, rows, outer),
+        stored=True,
+    )  # fmt: skip
+
+
+def _even_part(first: int, rest: int, steps: int) -> int:
+    """Of a dimension with `rest` steps of K in each place, the places that make about `steps`."""
+    count = max(1, round(first * rest / steps)) if rest < steps else first
+    return -(-first // min(count, first))
+
+
+def _panel_rows(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Of a tile: of the last dimension before N, and of the one before that."""
+    m = shape[-2]
+    if len(shape) == 2:
+        return min(6, m), 1
+    rows = -(-m // -(-m // 6))
+    return rows, max(d for d in range(1, 6 // rows + 1) if shape[-3] % d == 0)
+
+
+def _left_is_copied(product: Node, rows: int, outer: int) -> bool:
+    """Its rows are neighbours in memory, and its steps of K far apart."""
+    shape, left = product.type.shape, strides(product.args[0])
+    if left is None or outer > 1 or shape[-2] < 2 * rows:
+        return False
+    dense = len(shape) == 2 or left[len(shape) - 2] == 1
+    return dense and left[-1] * 4 >= _FAR_BYTES
+
+
+def _copied_rows(product: Node, rows: int) -> int:
+    m = product.type.shape[-2]
+    return -(-m // (-(-m // (16 * rows)) * rows)) * rows
 
 
 def _packed_cut(over: tuple[int, ...]) -> int:

@@ -48,6 +48,12 @@ def _contract_ref(a: np.ndarray, b: np.ndarray, batch: int, k: int) -> np.ndarra
 define(Op("contract", "contract", _contract, _contract_ref))
 
 
+define(Op("panels", "index", lambda x, panel: x, lambda x, panel: x))
+"""A right operand as it is, but so many columns of it lie one behind another in memory; only
+products read it.
+"""
+
+
 def contract(a: Node, b: Node, k: int, batch: int = 0) -> Node:
     """Sums over the last `k` dimensions of `a`, which are those before the last of `b`; the first
     `batch` dimensions of both go together.

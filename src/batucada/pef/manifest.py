@@ -13,7 +13,7 @@ from batucada.errors import PefError
 from batucada.ir.types import ITEM_BYTES, DType
 from batucada.pef.typed_json import from_json, to_json
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 """Raised by one whenever a field is added, removed or means something else."""
 
 Role = Literal[
@@ -42,7 +42,8 @@ class SlotRecord:
 class SymbolRecord:
     """A named tensor of the program and where it lives.
 
-    `storage` is the permutation of dimensions in which it is stored, () for row-major; `slot`
+    `storage` is the permutation of dimensions in which it is stored, () for row-major; with a
+    `panel`, so many columns of the last of these dimensions are stored one behind another; `slot`
     indexes the address table and `offset` counts bytes from there; `target` is the module path of a
     parameter or buffer, else ''; `of` is the symbol that a tangent, gradient or state belongs to,
     else ''; `default` is the compile-time value of a hyperparameter, else None.
@@ -58,6 +59,7 @@ class SymbolRecord:
     target: str = ""
     of: str = ""
     default: float | None = None
+    panel: int = 0
 
     @property
     def bytes(self) -> int:
@@ -291,6 +293,9 @@ def _check_symbol(symbol: SymbolRecord, manifest: Manifest) -> None:
         raise PefError(f"{where} has the shape {symbol.shape}")
     if symbol.storage and sorted(symbol.storage) != list(range(len(symbol.shape))):
         raise PefError(f"{where}: storage {symbol.storage} does not permute shape {symbol.shape}")
+    columns = symbol.shape[symbol.storage[-1] if symbol.storage else -1] if symbol.shape else 0
+    if symbol.panel and (symbol.panel < 0 or not columns or columns % symbol.panel):
+        raise PefError(f"{where}: panels of {symbol.panel} do not divide shape {symbol.shape}")
     _check_place(where, symbol, manifest)
     if symbol.of and symbol.of not in manifest.symbol_by_name:
         raise PefError(f"{where} belongs to {symbol.of!r}, which is no symbol")

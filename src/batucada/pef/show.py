@@ -80,6 +80,7 @@ def _symbol_rows(manifest: Manifest) -> list[tuple[str, ...]]:
     rows = [("", "role", "name", "type", "stored as", "slot+offset", "of")]
     for symbol in manifest.symbols:
         stored = ",".join(map(str, symbol.storage)) or "row major"
+        stored += f", panels of {symbol.panel}" if symbol.panel else ""
         place = f"{manifest.slots[symbol.slot].name}+{symbol.offset}"
         kind = str(Type(symbol.dtype, symbol.shape))
         of = symbol.of or symbol.target

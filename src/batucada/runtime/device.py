@@ -88,17 +88,38 @@ class Device:
         block = self._blocks[record.slot][record.offset : record.offset + record.bytes]
         return torch.from_numpy(block).view(torch_dtype(record)).view(record.shape)
 
+    def value(self, name: str) -> torch.Tensor:
+        """What a symbol holds, in the shape that PyTorch gives it: a view where that can be."""
+        symbol = self.symbols[name]
+        if not symbol.panel:
+            return self.view(name)
+        return self._panels(symbol).flatten(-2).permute(_inverse(symbol))
+
+    def assign(self, name: str, value: torch.Tensor) -> None:
+        symbol = self.symbols[name]
+        if not symbol.panel:
+            self.view(name).copy_(value)
+            return
+        columns = value.permute(_order(symbol))
+        self._panels(symbol).copy_(columns.unflatten(-1, (-1, symbol.panel)))
+
+    def _panels(self, symbol: SymbolRecord) -> torch.Tensor:
+        """The memory of a tensor that is stored in panels, its last dimension split by them."""
+        *rest, columns = _stored_shape(symbol)
+        panels = (columns // symbol.panel, *rest, symbol.panel)
+        memory = self.place(PlaceRecord(symbol.dtype, panels, symbol.slot, symbol.offset))
+        return memory.movedim(0, -2)
+
     def view(self, name: str) -> torch.Tensor:
-        """The program's own memory of a symbol, in the shape that PyTorch gives it."""
+        """The program's own memory of a symbol, in the shape that PyTorch gives it; not of one that
+        is stored in panels.
+        """
         if name not in self._views:
             symbol = self.symbols[name]
-            stored = symbol.shape
-            if symbol.storage:
-                stored = tuple(symbol.shape[d] for d in symbol.storage)
+            assert not symbol.panel
+            stored = _stored_shape(symbol)
             tensor = self.place(PlaceRecord(symbol.dtype, stored, symbol.slot, symbol.offset))
-            if symbol.storage:
-                tensor = tensor.permute([symbol.storage.index(d) for d in range(len(stored))])
-            self._views[name] = tensor
+            self._views[name] = tensor.permute(_inverse(symbol)) if symbol.storage else tensor
         return self._views[name]
 
     def _numbers(self, hyper: Mapping[str, float]) -> dict[str, float]:
@@ -142,3 +163,17 @@ class Device:
         self.hyperparameters.update(numbers)
         if any(name.endswith("momentum") for name in numbers):
             self._momentum_on_host = self._momentum.active
+
+
+def _order(symbol: SymbolRecord) -> tuple[int, ...]:
+    """The dimensions of PyTorch's tensor as they are stored, outermost first."""
+    return symbol.storage or tuple(range(len(symbol.shape)))
+
+
+def _inverse(symbol: SymbolRecord) -> list[int]:
+    order = _order(symbol)
+    return [order.index(d) for d in range(len(order))]
+
+
+def _stored_shape(symbol: SymbolRecord) -> tuple[int, ...]:
+    return tuple(symbol.shape[d] for d in _order(symbol))

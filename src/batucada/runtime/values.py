@@ -105,21 +105,18 @@ class Values(Device, ABC):
             if not self._held:
                 raise InputError(f"the input {symbol!r} has no value before the first run")
             return self._held[list(self._held_names).index(symbol)].reshape(record.shape).clone()
-        return self.view(symbol).clone(memory_format=torch.contiguous_format)
+        return self.value(symbol).clone(memory_format=torch.contiguous_format)
 
     def write(self, symbol: str, value: torch.Tensor) -> None:
         """Set a parameter, buffer, state or constant of the program."""
         record = self._record(symbol)
         if record.role not in ("parameter", "buffer", "state", "constant"):
             raise InputError(f"{symbol!r} is an {record.role}; it cannot be written")
-        target = self.view(symbol)
-        if value.shape != target.shape:
-            raise InputError(
-                f"{symbol!r} has shape {tuple(target.shape)}, the value {tuple(value.shape)}"
-            )
+        if value.shape != record.shape:
+            raise InputError(f"{symbol!r} has shape {record.shape}, the value {tuple(value.shape)}")
         if self._gradients == "recomputable":
             self._keep_gradients()
-        target.copy_(value.detach())
+        self.assign(symbol, value.detach())
 
     def _record(self, symbol: str) -> SymbolRecord:
         if symbol not in self.symbols:
