@@ -19,7 +19,7 @@ from batucada.ir.graph import Node
 from batucada.ir.loops import Apply, Expr, Index, Literal, Register
 from batucada.mapping.program import Tile
 
-_Loop = AbstractContextManager[Index]
+Loop = AbstractContextManager[Index]
 
 _UNROLL = 4  # steps of k in the body of its loop
 _SHORT_K = 16  # up to here k is unrolled whole
@@ -79,7 +79,7 @@ class Contract:
                         self._tiles(row, count, n0, widths, (k0, size), first, last)
         return None
 
-    def _k_blocks(self) -> Iterator[tuple[bool, bool, int, _Loop]]:
+    def _k_blocks(self) -> Iterator[tuple[bool, bool, int, Loop]]:
         """First, middle and last block of K, and their sizes; the middle ones are one loop."""
         count, size = self.tile.blocks, self.tile.k_block
         behind = (count - 1) * size
@@ -94,7 +94,7 @@ class Contract:
             if start < stop:
                 yield first, last, width, self.emitter.loop("k0", start, stop, width)
 
-    def _panels(self) -> Iterator[tuple[_Loop, list[int]]]:
+    def _panels(self) -> Iterator[tuple[Loop, list[int]]]:
         """Columns in panels of the tile's width, and the rest."""
         width = self.tile.vectors * LANES
         whole = self.n - self.n % width

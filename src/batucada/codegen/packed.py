@@ -12,10 +12,11 @@ import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
+from batucada.codegen.contract import Loop
 from batucada.codegen.cut import Cut
 from batucada.codegen.emitter import LANE, Emitter
 from batucada.codegen.nest import LANES
-from batucada.ir.access import Position, below_views, flat
+from batucada.ir.access import Position, below_views, flat, memory_index
 from batucada.ir.loops import Expr, Index
 
 
@@ -153,8 +154,28 @@ class Packed(Cut):
         ):
             if start == stop:
                 continue
-            with self.emitter.loop("p", start, stop, self.width) as panel, self._steps(size) as k:
-                self._copy_step(k, panel, widths)
+            panels = self.emitter.loop("p", start, stop, self.width)
+            if self._lies_turned():
+                self._copy_turned(panels, size, widths)
+                continue
+            with self._steps(size) as k, panels as panel:
+                self._copy_step(k, panel, 0, widths)
+
+    def _lies_turned(self) -> bool:
+        """Neighbours along K are neighbours in memory, those along N are not."""
+        node = self.product.args[1]
+        at = [Index()] * (len(node.type.shape) - 1)
+        found = memory_index(node, (*at, LANE), self.emitter.in_memory)
+        return found is not None and found[1].terms != LANE.terms
+
+    def _copy_turned(self, panels: Loop, size: int, widths: list[int]) -> None:
+        """A vector's columns at a time, each a stream along K: more of them would meet in the same
+        set of the first-level cache.
+        """
+        with panels as panel:
+            for number, lanes in enumerate(widths):
+                with self._steps(size) as k:
+                    self._copy_step(k, panel, sum(widths[:number]), [lanes])
 
     @contextmanager
     def _steps(self, size: int) -> Iterator[Position]:
@@ -165,11 +186,11 @@ class Packed(Cut):
                 k.append(loops.enter_context(self.emitter.loop(f"q{i}", 0, extent)))
             yield tuple(k)
 
-    def _copy_step(self, k: Position, panel: Index, widths: list[int]) -> None:
+    def _copy_step(self, k: Position, panel: Index, start: int, widths: list[int]) -> None:
+        """Columns of a panel from `start` on, in vectors of these widths."""
         node = self.product.args[1]
         place = self.block * (self.depth * self.tile.n_block) + panel * self.depth
         place = place + self._step_of(k) * self.width
-        start = 0
         for lanes in widths:
             lane = LANE if lanes > 1 else Index()
             at = (*self.around, *k, self.columns + panel + start + lane)
