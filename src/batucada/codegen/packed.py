@@ -19,6 +19,9 @@ from batucada.codegen.nest import LANES
 from batucada.ir.access import Position, below_views, flat, memory_index
 from batucada.ir.loops import Expr, Index
 
+_FEW_ROWS = 64  # up to here the time it takes to bring a stored panel near counts
+_AHEAD = 80  # steps of k in which it comes: so a page's end does not stop the stream
+
 
 class Packed(Cut):
     """Writes the kernel of a contract stage whose tile is `packed`."""
@@ -27,6 +30,7 @@ class Packed(Cut):
         super().__init__(emitter)
         assert not any(e == 0 for e in self.over)
         self.width = self.tile.vectors * LANES
+        self.few = math.prod(self.shape[:-1]) <= _FEW_ROWS
         self.rest = 1
         for extent in self.over[1:]:
             self.rest *= extent
@@ -35,7 +39,7 @@ class Packed(Cut):
         self.columns = Index()  # ... and its first column
         self.k0 = Index()
         self.panel = Index()  # the first column of the panel within the block
-        self.row0: Index | None = None  # the first row that is copied
+        self.row0: Index | None = None  # the first of a block of rows
 
     def write_columns(self, start: int, stop: int, parallel: bool) -> None:
         """The blocks of columns from `start` to `stop`, for threads to share; only the last block
@@ -64,7 +68,7 @@ class Packed(Cut):
                 self._rows_of_block(size, count, first, last)
 
     def _rows_of_block(self, size: int, count: int, first: bool, last: bool) -> None:
-        if not self.tile.pack_left:
+        if len(self.shape) > 2 and not self.tile.pack_left:
             return self._over_panels(self.m, size, count, first, last)
         m_block = self.tile.m_block
         whole = self.m - self.m % m_block
@@ -73,7 +77,8 @@ class Packed(Cut):
                 continue
             with self._over_outer_rows(()), self.emitter.loop("m0", start, stop, height) as row:
                 self.row0 = row
-                self._copy_rows(size, row, height)
+                if self.tile.pack_left:
+                    self._copy_rows(size, row, height)
                 self._over_panels(height, size, count, first, last)
         self.row0 = None
         return None
@@ -126,13 +131,16 @@ class Packed(Cut):
         over, weight = (*self.before, *self.over), below_views(self.product.args[1])
         first = (self.columns + self.panel) * math.prod(over)
         place = first + flat(over, (*self.around, *k)) * self.width + column
+        buffer = self.emitter.program.places[weight]
+        if column == LANE and self.few:
+            self.emitter.prefetch(buffer, place + LANE * -1 + self.width * _AHEAD)
         register = self.emitter.fresh("c", self.product.type.dtype, lanes)
-        value = self.emitter.load(self.emitter.program.places[weight], place, lanes)
-        return self.emitter.assign(register, value)
+        return self.emitter.assign(register, self.emitter.load(buffer, place, lanes))
 
     def left(self, row: Position, k: Position, lanes: int = 1) -> Expr:
-        if self.row0 is None:
+        if not self.tile.pack_left:
             return super().left(row, k, lanes)
+        assert self.row0 is not None
         place = self._place_of_row(row[-1] + self.row0 * -1, k)
         return self._from(self.emitter.stage.rows, self.tile.m_block, place, lanes)
 

@@ -21,8 +21,7 @@ _WIDE_PANELS_BYTES = 512 * 1024  # ... where the right operand is much larger th
 _FAR_BYTES = 512  # neighbours along K of the left operand that are so far apart are copied, too
 _PACKED_K = 256  # steps of k in a block of panels, about
 PANEL = 16  # columns of a panel that is stored
-_ROWS_OF_A_STREAM = 64  # up to here a stored panel is read as often as it pays to keep it near
-_STREAM_K = 1024  # ... so it comes from the second-level cache, in pieces that are long
+_STORED_K = 1024  # ... where they are stored: the second-level cache is near enough
 _LONG = 512  # steps of K behind its first dimension from which on it is cut further behind
 _STEPS = 128  # steps of K in a block then, about
 _STREAMED_ROWS = 4  # up to so many rows a large right operand is read as it lies
@@ -199,29 +198,27 @@ def _packed_tile(product: Node) -> Tile:
     blocks = -(-n // (panels * width))
     blocks += blocks % 2 if n > blocks * width else 0  # two threads share them evenly
     n_block = -(-n // (blocks * width)) * width
+    m_block = _block_of_rows(product, rows, pack_left)
     return Tile(
-        "packed", rows, vectors, k_block, _copied_rows(product, rows), -(-first // k_block), outer,
-        n_block, pack_left, cut,
+        "packed", rows, vectors, k_block, m_block, -(-first // k_block), outer, n_block, pack_left,
+        cut,
     )  # fmt: skip
 
 
 def stored_tile(product: Node) -> Tile | None:
-    """For a right operand that is stored in panels; None where that cannot be, or where a single
-    row meets it: then it is read faster as it lies.
-    """
+    """For a right operand that is stored in panels; None where that cannot be."""
     right, n = product.args[1].type.shape, product.type.shape[-1]
     panels, left = divmod(n, PANEL)
-    rows_in_all = math.prod(product.type.shape[:-1])
-    if left or not _may_be_packed(product) or (rows_in_all == 1 and _is_streamed(product)):
+    if left or not _may_be_packed(product):
         return None
-    few = rows_in_all <= _ROWS_OF_A_STREAM
-    k_block = _even_part(right[0], math.prod(right[1:-1]), _STREAM_K if few else _PACKED_K)
+    k_block = _even_part(right[0], math.prod(right[1:-1]), _STORED_K)
     rows, outer = _panel_rows(product.type.shape)
     blocks = max((b for b in range(1, 9) if panels % b == 0), key=lambda b: (b % 2 == 0, b))
+    pack_left = _left_is_copied(product, rows, outer)
+    m_block = _block_of_rows(product, rows, pack_left)
     return Tile(
-        "packed", rows, PANEL // LANES, k_block, _copied_rows(product, rows),
-        -(-right[0] // k_block), outer, n // blocks, _left_is_copied(product, rows, outer),
-        stored=True,
+        "packed", rows, PANEL // LANES, k_block, m_block, -(-right[0] // k_block), outer,
+        n // blocks, pack_left, stored=True,
     )  # fmt: skip
 
 
@@ -249,9 +246,10 @@ def _left_is_copied(product: Node, rows: int, outer: int) -> bool:
     return dense and left[-1] * 4 >= _FAR_BYTES
 
 
-def _copied_rows(product: Node, rows: int) -> int:
-    m = product.type.shape[-2]
-    return -(-m // (-(-m // (16 * rows)) * rows)) * rows
+def _block_of_rows(product: Node, rows: int, copied: bool) -> int:
+    """What stays in the second-level cache while all panels pass over it; copied, it is dense."""
+    m, most = product.type.shape[-2], (16 if copied else 8) * rows
+    return -(-m // (-(-m // most) * rows)) * rows
 
 
 def _packed_cut(over: tuple[int, ...]) -> int:
