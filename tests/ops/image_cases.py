@@ -26,6 +26,13 @@ def convolutions() -> list[Case]:
         conv("step 2, rest", nn.Conv2d(3, 8, 3, stride=2), 2, 3, 8, 8),
         conv("step 3 over 2 taps", nn.Conv2d(3, 8, 2, stride=3), 2, 3, 9, 10),
         conv("dilated", nn.Conv2d(2, 6, 3, dilation=2, padding=2), 1, 2, 8, 9),
+        conv("far taps", nn.Conv2d(3, 5, 3, dilation=12, padding=12), 2, 3, 4, 5),
+        conv("some far taps", nn.Conv1d(3, 4, 5, dilation=2, padding=4), 2, 3, 3),
+        conv(
+            "far taps, depthwise", nn.Conv2d(9, 9, 3, dilation=6, padding=6, groups=9), 1, 9, 4, 4
+        ),
+        conv("far taps, step 3", nn.Conv2d(3, 6, 3, stride=3, padding=1), 2, 3, 1, 1),
+        conv("padding only", nn.Conv1d(3, 4, 2, stride=9, padding=4), 2, 3, 1),
         conv("one tap", nn.Conv2d(9, 4, 1, bias=False), 2, 9, 4, 4),
         conv("one tap, step 2", nn.Conv2d(9, 4, 1, stride=2), 2, 9, 5, 4),
         conv("uneven", nn.Conv2d(3, 4, (3, 1), stride=(1, 2), padding=(2, 0)), 1, 3, 5, 7),
@@ -53,6 +60,7 @@ def transposed() -> list[Case]:
         conv("more", nn.ConvTranspose2d(4, 6, 3, 2, padding=1, output_padding=1), 2, 4, 5, 4),
         conv("groups", nn.ConvTranspose2d(4, 6, 4, 2, padding=1, groups=2), 2, 4, 4, 4),
         conv("dilated", nn.ConvTranspose2d(4, 6, 3, dilation=2), 2, 4, 4, 4),
+        conv("far taps", nn.ConvTranspose2d(4, 6, 3, dilation=4, padding=4), 2, 4, 3, 3),
         conv("1-d", nn.ConvTranspose1d(4, 6, 3, stride=3), 2, 4, 5),
         conv("3-d", nn.ConvTranspose3d(2, 3, 2, stride=2), 1, 2, 3, 3, 3),
     ]

@@ -9,7 +9,7 @@ the step, so that no product with a zero is made.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product as pairs
 
 from batucada.ir.graph import Node
@@ -19,18 +19,21 @@ from batucada.ops.create import full
 from batucada.ops.elementwise import cast
 from batucada.ops.reduce import reduce
 from batucada.ops.view import aten_slice, permute, reshape, unsqueeze
-from batucada.ops.window import pad, window
+from batucada.ops.window import pad, places, window
 
 _FEW_CHANNELS = 8  # below this, taps and channels are one dimension of a product
 
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """Of a convolution over `len(kernel)` dimensions."""
+    """Of a convolution over `len(kernel)` dimensions; `padding` lies before the image, `behind`
+    behind it.  Less than none cuts.
+    """
 
     kernel: tuple[int, ...]
     stride: tuple[int, ...]
     padding: tuple[int, ...]
+    behind: tuple[int, ...]
     dilation: tuple[int, ...]
     groups: int
 
@@ -42,6 +45,19 @@ class Geometry:
     def space(self) -> range:
         """The spatial dimensions of a channels-last tensor."""
         return range(1, self.rank + 1)
+
+    def of(self, taps: Sequence[range]) -> Geometry:
+        """Of these taps alone: the same windows, without the others."""
+        spare = [
+            (d * t.start, d * (k - t.stop))
+            for d, t, k in zip(self.dilation, taps, self.kernel, strict=True)
+        ]
+        return replace(
+            self,
+            kernel=tuple(map(len, taps)),
+            padding=tuple(p - s for p, (s, _) in zip(self.padding, spare, strict=True)),
+            behind=tuple(p - s for p, (_, s) in zip(self.behind, spare, strict=True)),
+        )
 
 
 def _all(values: Sequence[int], rank: int) -> tuple[int, ...]:
@@ -120,16 +136,44 @@ def _depthwise(x: Node, w: Node, g: Geometry) -> Node:
 
 def convolution(x: Node, w: Node, g: Geometry) -> Node:
     """x channels-last, w [*kernel, C, O]"""
-    return _forward(_padded(x, g.padding, g.padding), w, g)
+    return _forward(_padded(x, g.padding, g.behind), w, g)
+
+
+def _seeing(g: Geometry, space: Sequence[int]) -> list[range]:
+    """The taps of each dimension, from the first to the last one that meets an image of `space` in
+    any window.  Far apart on a small image, the others see padding only.
+    """
+    found = []
+    for k, s, p, q, d, extent in zip(
+        g.kernel, g.stride, g.padding, g.behind, g.dilation, space, strict=True
+    ):
+        count = places(extent + p + q, k, s, d)
+        firsts = {j: max(0, -((d * j - p) // s)) for j in range(k)}  # windows from which on it may
+        met = [j for j, i in firsts.items() if i < count and i * s + d * j - p < extent]
+        found.append(range(met[0], met[-1] + 1) if met else range(k))
+    return found
+
+
+def _taps(w: Node, taps: Sequence[range]) -> Node:
+    """w [*kernel, C, O], of these taps alone"""
+    for dim, t in enumerate(taps):
+        w = aten_slice(w, dim, t.start, t.stop)
+    return w
+
+
+def _among_all(found: Node, taps: Sequence[range], g: Geometry) -> Node:
+    """The gradient of these taps -> of all: those that see padding only have none."""
+    before = [t.start for t in taps]
+    behind = [k - t.stop for k, t in zip(g.kernel, taps, strict=True)]
+    return pad(found, (*before, 0, 0), (*behind, 0, 0))
 
 
 def _weight_gradient(x: Node, grad: Node, g: Geometry) -> Node:
     """x and grad channels-last -> [*kernel, C, O]"""
-    x = _padded(x, g.padding, g.padding)
-    places = grad.type.shape[1:-1]
+    x = _padded(x, g.padding, g.behind)
     reach = [
         (n - 1) * s + d * (k - 1) + 1
-        for n, s, d, k in zip(places, g.stride, g.dilation, g.kernel, strict=True)
+        for n, s, d, k in zip(grad.type.shape[1:-1], g.stride, g.dilation, g.kernel, strict=True)
     ]
     for dim, extent in zip(g.space, reach, strict=True):
         x = aten_slice(x, dim, 0, extent)
@@ -209,8 +253,8 @@ def _phase(
         high.append(first[d] + count - grad.type.shape[d + 1])
         sizes.append(taps)
     flipped = make("flip", turned, dims=tuple(range(g.rank))) if max(sizes) > 1 else turned
-    ones = (1,) * g.rank
-    adjoint = Geometry(tuple(sizes), ones, (0,) * g.rank, g.dilation, g.groups)
+    ones, none = (1,) * g.rank, (0,) * g.rank
+    adjoint = Geometry(tuple(sizes), ones, none, none, g.dilation, g.groups)
     return _forward(_padded(grad, low, high), flipped, adjoint)
 
 
@@ -237,7 +281,8 @@ def _geometry(
 ) -> Geometry:
     rank = len(w.type.shape) - 2
     kernel = w.type.shape[2:]
-    return Geometry(kernel, _all(stride, rank), _all(padding, rank), _all(dilation, rank), groups)
+    padding = _all(padding, rank)
+    return Geometry(kernel, _all(stride, rank), padding, padding, _all(dilation, rank), groups)
 
 
 @translates("aten.convolution.default")
@@ -248,18 +293,21 @@ def _convolution(
     g = _geometry(w, stride, padding, dilation, groups)
     if len(x.type.shape) != g.rank + 2 or 0 in x.type.shape:
         raise TypeRuleError(f"convolution: {x.type} has no batch dimension or no elements")
-    inside = channels_last(x)
+    inside, kernel, space = channels_last(x), _kernel_last(w), x.type.shape[2:]
     if transposed:
         extra = _all(output_padding, g.rank)
-        space = [
+        space = tuple(
             (extent - 1) * s - 2 * p + d * (k - 1) + 1 + more
             for extent, s, p, d, k, more in zip(
-                x.type.shape[2:], g.stride, g.padding, g.dilation, g.kernel, extra, strict=True
+                space, g.stride, g.padding, g.dilation, g.kernel, extra, strict=True
             )
-        ]
-        out = _input_gradient(inside, _kernel_last(w), g, space)
+        )
+    taps = _seeing(g, space)
+    kernel, seen = _taps(kernel, taps), g.of(taps)
+    if transposed:
+        out = _input_gradient(inside, kernel, seen, space)
     else:
-        out = convolution(inside, _kernel_last(w), g)
+        out = convolution(inside, kernel, seen)
     if bias is not None:
         out = make("add", out, cast(bias, out.type.dtype))
     return channels_first(out)
@@ -275,15 +323,16 @@ def _convolution_backward(
     if len(x.type.shape) != g.rank + 2 or 0 in x.type.shape:
         raise TypeRuleError(f"convolution: {x.type} has no batch dimension or no elements")
     outer, inner = channels_last(grad), channels_last(x)
-    kernel = _kernel_last(w)
+    big, small = (outer, inner) if transposed else (inner, outer)
+    taps = _seeing(g, big.type.shape[1:-1])
+    kernel, seen = _taps(_kernel_last(w), taps), g.of(taps)
     grad_x = grad_w = grad_b = None
     if mask[0] and transposed:
-        grad_x = channels_first(convolution(outer, kernel, g))
+        grad_x = channels_first(convolution(outer, kernel, seen))
     elif mask[0]:
-        grad_x = channels_first(_input_gradient(outer, kernel, g, x.type.shape[2:]))
+        grad_x = channels_first(_input_gradient(outer, kernel, seen, x.type.shape[2:]))
     if mask[1]:
-        big, small = (outer, inner) if transposed else (inner, outer)
-        found = _weight_gradient(big, small, g)  # [*kernel, C, O]
+        found = _among_all(_weight_gradient(big, small, seen), taps, g)  # [*kernel, C, O]
         rank = g.rank
         grad_w = permute(found, (rank + 1, rank, *range(rank)))
     if mask[2]:

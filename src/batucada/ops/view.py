@@ -144,7 +144,7 @@ def aten_slice(
     dim = normal_dim(dim, len(x.type.shape))
     first, last, _ = slice(start, stop).indices(x.type.shape[dim])
     last = max(first, last)
-    if (first, last, step) == (0, x.type.shape[dim], 1):
+    if (first, last) == (0, x.type.shape[dim]) and (step == 1 or last == 1):
         return x
     return make("slice", x, dim=dim, start=first, stop=last, step=step)
 
