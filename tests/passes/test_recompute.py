@@ -83,3 +83,55 @@ def test_what_is_made_of_a_buffer_that_the_forward_pass_changes_is_kept() -> Non
         gradient('a', v4)
         update('seen', v3)"""
     assert _recomputed(body) == _program(body)
+
+
+PADDED = """
+        v0 = matmul(a, w)  # f32[64,128] FWD
+        v1 = exp(v0)  # f32[64,128] FWD
+        v2 = pad(v1, low=(1, 0), high=(1, 0), value=0.0)  # f32[66,128] FWD
+        v3 = sum(v2, dims=(1,))  # f32[66,1] FWD"""
+
+
+def test_a_padded_copy_of_what_is_kept_is_made_again() -> None:
+    before = f"""{PADDED}
+        v4 = mul(v1, v1)  # f32[64,128] BCKWD
+        v5 = exp(v2)  # f32[66,128] BCKWD
+        output('o', v3)
+        gradient('a', v4)
+        gradient('w', v5)"""
+    after = f"""{PADDED}
+        v4 = mul(v1, v1)  # f32[64,128] BCKWD
+        v5 = pad(v1, low=(1, 0), high=(1, 0), value=0.0)  # f32[66,128] BCKWD
+        v6 = exp(v5)  # f32[66,128] BCKWD
+        output('o', v3)
+        gradient('a', v4)
+        gradient('w', v6)"""
+    assert _recomputed(before) == _program(after)
+
+
+def test_a_padded_copy_is_kept_where_nothing_else_is() -> None:
+    body = f"""{PADDED}
+        v4 = exp(v2)  # f32[66,128] BCKWD
+        output('o', v3)
+        gradient('a', v4)"""
+    assert _recomputed(body) == _program(body)
+
+
+def test_a_padded_copy_much_larger_than_its_source_is_made_again_below_views() -> None:
+    forward = """
+        v0 = matmul(a, w)  # f32[64,128] FWD
+        v1 = exp(v0)  # f32[64,128] FWD
+        v2 = pad(v1, low=(64, 0), high=(0, 0), value=0.0)  # f32[128,128] FWD
+        v3 = slice(v2, dim=0, start=1, stop=128, step=1)  # f32[127,128] FWD
+        v4 = sum(v3, dims=(1,))  # f32[127,1] FWD"""
+    before = f"""{forward}
+        v5 = exp(v3)  # f32[127,128] BCKWD
+        output('o', v4)
+        gradient('a', v5)"""
+    after = f"""{forward}
+        v5 = pad(v1, low=(64, 0), high=(0, 0), value=0.0)  # f32[128,128] BCKWD
+        v6 = slice(v5, dim=0, start=1, stop=128, step=1)  # f32[127,128] BCKWD
+        v7 = exp(v6)  # f32[127,128] BCKWD
+        output('o', v4)
+        gradient('a', v7)"""
+    assert _recomputed(before) == _program(after)

@@ -38,11 +38,13 @@ def lives(
     separate = _Needs(sizes, steps[: len(apart)], reads)
     ways = [separate]
     if fused:
-        updates = len(apart) + sum(stage in sections["BCKWD"] for stage in fused)
+        behind = (n for n, stage in enumerate(fused) if stage.section != "BCKWD")
+        updates = len(apart) + next(behind, len(fused))
         whole = _Needs(sizes, [*steps[:forward], *steps[len(apart) :]], reads)
         whole.keep(sweep)
-        for name in [n for n, (_, last) in whole.values.items() if last >= updates]:
-            separate.extend(name, backward - 1)
+        for name, (first, last) in whole.values.items():
+            if first < updates <= last:
+                separate.extend(name, backward - 1)
         ways.append(whole)
     spans: dict[str, list[Span]] = {name: [] for name in sizes}
     for way in ways:

@@ -225,7 +225,7 @@ class _Builder:
                 if writer is not None and writer is not group:
                     waits[writer].add(group)
         checks_first = sorted(groups, key=lambda g: all(n.op != "check_index" for n in g.nodes))
-        done = _topological(checks_first, waits)
+        done = _topological(_made_late(checks_first), waits)
         if len(done) < len(groups):
             raise _OverwrittenError({n for n, group in writers.items() if group not in done})
         return done
@@ -336,6 +336,22 @@ class _Builder:
         for name, offset in result.offsets.items():
             self.buffers[name] = replace(self.buffers[name], offset=offset)
         return result
+
+
+def _made_late(groups: list[Group]) -> list[Group]:
+    """What the backward pass makes of the forward pass's values alone comes right before its first
+    reader: until then it would take up memory for nothing.
+    """
+    here = set(groups)
+    place: dict[Group, float] = {group: n for n, group in enumerate(groups)}
+    first: dict[Group, float] = {}
+    for group in groups:
+        for other in group.after & here:
+            first.setdefault(other, place[group])
+    for group, at in first.items():
+        if group.section == "BCKWD" and not group.after & here:
+            place[group] = at - 0.5
+    return sorted(groups, key=place.__getitem__)
 
 
 def _topological(groups: Iterable[Group], waits: dict[Group, set[Group]]) -> list[Group]:

@@ -16,7 +16,7 @@ from batucada.ops import CLOSED, OPS
 @dataclass(frozen=True, slots=True)
 class Fused:
     """`stages` do what BCKWD and OPT do; `regrad` are the BCKWD stages whose gradients they do
-    not store.
+    not store, and the padded copies that these read.
     """
 
     stages: tuple[Stage, ...]
@@ -66,11 +66,27 @@ class _Fusion:
                 joined.setdefault(makers[0].name, []).append(update)
             else:
                 late.append(update)
-        plain = [s for s in self.backward if s.name not in joined]
         makers = [s for s in self.backward if s.name in joined]
+        padded = self._padded_for(makers)
+        plain = [s for s in self.backward if s.name not in joined and s not in padded]
         still_read = {buffer for stage in late for buffer in self.reads(stage)}
-        fused = [_join(maker, joined[maker.name], still_read) for maker in makers]
-        return Fused((*plain, *early, *fused, *late), tuple(makers))
+        fused, regrad = list[Stage](), list[Stage]()
+        for maker in makers:
+            needs = [s for s in padded if _writes(s) & self.reads(maker) and s not in regrad]
+            fused += [*needs, _join(maker, joined[maker.name], still_read)]
+            regrad += [*needs, maker]
+        return Fused((*plain, *early, *fused, *late), tuple(regrad))
+
+    def _padded_for(self, makers: list[Stage]) -> list[Stage]:
+        """Padded copies that nothing but these read: made where they do, they need not stay."""
+        others = [s for s in (*self.backward, *self.updates) if s not in makers]
+        taken = {buffer for stage in others for buffer in self.reads(stage)}
+        needed = {buffer for stage in makers for buffer in self.reads(stage)} - taken
+        return [
+            s
+            for s in self.backward
+            if s.nodes[0].op == "pad" and _writes(s) <= needed and not self.reads(s) & self.updated
+        ]
 
     def _makers(self, update: Stage) -> list[Stage]:
         return [s for s in self.backward if _writes(s) & self.reads(update)]

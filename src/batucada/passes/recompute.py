@@ -1,9 +1,10 @@
 """Values that are cheaper to compute again than to store.
 
 A large value made by a few additions or products from others that stay in memory anyway is not
-kept for the backward pass: the backward pass makes it again.  And where a few of its elements are
-looked up, those are made from the few of its arguments.  So a language model's logits are the one
-tensor over the vocabulary that its loss stores: log-softmax of them is never written.
+kept for the backward pass: the backward pass makes it again, and so with a padded copy.  And where
+a few of its elements are looked up, those are made from the few of its arguments.  So a language
+model's logits are the one tensor over the vocabulary that its loss stores: log-softmax of them is
+never written.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from batucada.passes.rewrite import substitute
 
 _LARGE = 4096  # elements from which a value is worth it
 _FLOPS = 4  # for an element of it, at most
+_MUCH = 1.5  # a padded copy so many times larger is made again
 _SMALL = 16  # a value of so many times fewer elements may be kept
 
 
@@ -37,7 +39,12 @@ class _Chains:
 
     def chain(self, root: Node) -> set[Node] | None:
         """The maps and views to be made again for `root`; None where that is not worth it."""
-        if root.type.size < _LARGE or not self._is_cheap(root) or root in self.outputs:
+        padded = root.op == "pad" and root.section == "FWD"
+        if root.type.size < _LARGE or root in self.outputs:
+            return None
+        if padded and self._is_better_kept(root.args[0], root):
+            return {root}
+        if not padded and not self._is_cheap(root):
             return None
         found: set[Node] = {root}
         if not all(self._reaches(arg, root, found) for arg in root.args):
@@ -65,6 +72,23 @@ class _Chains:
             return False
         kind = OPS[node.op].kind
         return kind in ("view", "create") or (kind == "map" and OPS[node.op].flops_per_element <= 1)
+
+    def _is_better_kept(self, node: Node, padded: Node) -> bool:
+        """In memory anyway, or much smaller than its padded copy, which is kept otherwise."""
+        source = node
+        while _is_view(source):
+            source = source.args[0]
+        if source.op == "input":
+            return source.name not in self.overwritten
+        much_smaller = padded.type.size >= _MUCH * node.type.size
+        return much_smaller or (self._is_read_later(node) and not self.chain(node))
+
+    def _is_read_later(self, node: Node) -> bool:
+        """By the backward pass, perhaps through views that the forward pass has, too."""
+        return any(
+            user.section != "FWD" or (_is_view(user) and self._is_read_later(user))
+            for user in self.users[node]
+        )
 
     def _is_kept(self, node: Node) -> bool:
         """In memory up to the backward pass, whoever else reads it."""
@@ -129,7 +153,15 @@ class _Recompute(_Chains):
 
     def _for(self, node: Node, section: Section, new: dict[Node, Node]) -> Node:
         chain = self.chain(node) if node.op in OPS else None
-        return self._made_again(node, section, chain, new) if chain else new[node]
+        if chain:
+            return self._made_again(node, section, chain, new)
+        if _is_view(node) and node.section == "FWD":
+            below = self._for(node.args[0], section, new)
+            if below is not new[node.args[0]]:
+                return self.again.setdefault(
+                    (node, section), replace(node, args=(below,), section=section)
+                )
+        return new[node]
 
     def _made_again(
         self, node: Node, section: Section, chain: set[Node], new: dict[Node, Node]
@@ -142,3 +174,7 @@ class _Recompute(_Chains):
             known = replace(node, args=tuple(args), section=section)
             self.again[node, section] = known
         return known
+
+
+def _is_view(node: Node) -> bool:
+    return node.op != "input" and OPS[node.op].kind == "view"
