@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from batucada.ir.text import parse_graph
+from batucada.mapping import map_graph
 from batucada.mapping.program import Tile
 from batucada.mapping.tiling import tile_of
 from batucada.ops import OPS
@@ -48,3 +49,16 @@ def test_a_tile_leaves_registers_for_its_operands() -> None:
                 assert found.rows * found.outer * found.vectors <= 12, (m, n, found)
                 assert found.n_block % 8 == 0
                 assert math.ceil(40 / found.k_block) == found.blocks
+
+
+def test_a_turned_operand_is_copied_by_panels_for_few_rows_too() -> None:
+    """As a whole, a copy of it would lie in the arena."""
+    text = """
+def product(a: 'f32[16,512] input', w: 'f32[256,512] parameter'):
+    v0 = permute(w, dims=(1, 0))  # f32[512,256] FWD
+    v1 = matmul(a, v0)  # f32[16,256] FWD
+    output('y', v1)
+"""
+    program = map_graph(parse_graph(text))
+    assert [stage.pattern for stage in program.sections["FWD"]] == ["contract"]
+    assert program.arena_bytes < 256 * 512 * 4

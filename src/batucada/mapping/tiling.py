@@ -28,6 +28,7 @@ _STREAMED_ROWS = 4  # up to so many rows a large right operand is read as it lie
 _STREAMED_K = 8  # ... and so many of its rows at a time: few enough for the processor to follow
 _PARTS = 4  # parts of K, at most, that threads may take of it
 _FEW_ROWS = 8  # below this many rows a dot product is cheaper than packing the right operand
+_PACKED_ROWS = 24  # from so many rows on it is packed although it lies as it should
 
 
 def _is_base(node: Node) -> bool:
@@ -159,7 +160,11 @@ def _is_packed(product: Node) -> bool:
     """Many rows meet a right operand that is too large to stay in the first-level cache, or that
     lies turned.
     """
-    return math.prod(product.type.shape[:-1]) >= 24 and _may_be_packed(product)
+    if not _may_be_packed(product):
+        return False
+    lying = strides(product.args[1])
+    turned = lying is not None and lying[-1] != 1
+    return math.prod(product.type.shape[:-1]) >= (_FEW_ROWS if turned else _PACKED_ROWS)
 
 
 def _may_be_packed(product: Node) -> bool:
