@@ -51,6 +51,18 @@ def test_a_buffer_fills_the_pause_of_another() -> None:
     assert (made.bytes, made.live_bytes) == (64, 64)
 
 
+def test_where_no_order_is_good_another_is_looked_for() -> None:
+    """By size, by duration, by both or by time, each leaves a gap of a quarter."""
+    sizes = (4, 2, 4, 2, 2, 2, 4)
+    spans = (
+        ((0, 1),), ((2, 5), (8, 11)), ((3, 4), (9, 10)), ((4, 5), (10, 11)), ((5, 6), (11, 12)),
+        ((5, 7), (11, 14)), ((6, 7), (12, 13)),
+    )  # fmt: skip
+    pairs = enumerate(zip(sizes, spans, strict=True))
+    made = plan([Life(f"b{n}", 64 * size, when) for n, (size, when) in pairs])
+    assert made.bytes == made.live_bytes
+
+
 def _ways(program: Program) -> list[tuple[Stage, ...]]:
     """The orders in which stages may run: section by section, or a whole step and the
     gradients that it did not store.
