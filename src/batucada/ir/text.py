@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+from collections.abc import Iterator
 from keyword import iskeyword
 from typing import cast, get_args
 
@@ -20,13 +21,18 @@ class ParseError(ValueError):
 
 
 def print_graph(graph: Graph) -> str:
+    return "".join(f"{line}\n" for line in _lines(graph))
+
+
+def _lines(graph: Graph) -> Iterator[str]:
     names = {node: node.name for node in graph.inputs}
     names |= {node: f"v{i}" for i, node in enumerate(graph.nodes)}
     arguments = ", ".join(f"{n.name}: '{n.type} {n.role}'" for n in graph.inputs)
-    lines = [f"def {graph.name}({arguments}):"]
-    lines += [_print_node(node, names) for node in graph.nodes]
-    lines += [f"    {out.role}({out.name!r}, {names[out.node]})" for out in graph.outputs]
-    return "\n".join(lines) + "\n"
+    yield f"def {graph.name}({arguments}):"
+    for node in graph.nodes:
+        yield _print_node(node, names)
+    for out in graph.outputs:
+        yield f"    {out.role}({out.name!r}, {names[out.node]})"
 
 
 def _print_node(node: Node, names: dict[Node, str]) -> str:
@@ -47,10 +53,14 @@ def _print_attr(value: Attr) -> str:
 
 
 def graph_hash(graph: Graph) -> str:
-    """SHA-256 of the canonical print: the program without the places in the user's files."""
-    lines = print_graph(graph).splitlines()
-    canonical = "\n".join(line.split("  # ")[0].rstrip() for line in lines)
-    return hashlib.sha256(canonical.encode()).hexdigest()
+    """SHA-256 of the canonical print: the program without the places in the user's files.  Line by
+    line: a large program's text is megabytes.
+    """
+    digest = hashlib.sha256()
+    for number, line in enumerate(_lines(graph)):
+        canonical = line.split("  # ")[0].rstrip()
+        digest.update(f"\n{canonical}".encode() if number else canonical.encode())
+    return digest.hexdigest()
 
 
 def parse_graph(text: str) -> Graph:

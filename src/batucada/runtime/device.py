@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load as load_tensors
 
 from batucada.errors import InputError
 from batucada.ops.random import RUN, SEED
@@ -81,7 +80,11 @@ class Device:
     @staticmethod
     def _constants(pef: Pef) -> dict[str, torch.Tensor]:
         member = "constants.safetensors"
-        return load_tensors(pef.member(member)) if member in pef.names else {}
+        if member not in pef.names:
+            return {}
+        from safetensors.torch import load as load_tensors  # only programs with constants need it
+
+        return load_tensors(pef.member(member))
 
     def place(self, record: PlaceRecord) -> torch.Tensor:
         """The program's own memory at a place."""

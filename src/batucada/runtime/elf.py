@@ -162,24 +162,39 @@ def _relocations(data: bytes, sections: tuple[Section, ...]) -> Iterable[Relocat
 
 
 class LoadedObject:
+    """The code of an object in memory, and its functions; the object itself is not kept."""
+
+    def __init__(self, data: bytes) -> None:
+        placed = _Placement(read_object(data))
+        self._memory = placed.memory
+        self._functions = placed.functions()
+
+    def address(self, name: str) -> int | None:
+        """Where the function called `name` is; None when the object has none."""
+        return self._functions.get(name)
+
+
+class _Placement:
     """An object placed in memory: read-only executable pages, then writable ones if it has such
     data.
     """
 
-    def __init__(self, data: bytes) -> None:
-        self._object = read_object(data)
+    def __init__(self, object_file: ObjectFile) -> None:
+        self._object = object_file
         self._places, executable, total = self._layout()
-        self._memory = mmap.mmap(-1, max(total, _PAGE))
-        self._base = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
+        self.memory = mmap.mmap(-1, max(total, _PAGE))
+        self._base = ctypes.addressof(ctypes.c_char.from_buffer(self.memory))
         self._copy()
         for relocation in self._object.relocations:
             self._relocate(relocation)
-        self._functions = {
+        _protect(self._base, max(executable, _PAGE))
+
+    def functions(self) -> dict[str, int]:
+        return {
             symbol.name: self._address(symbol)
             for symbol in self._object.symbols
             if symbol.binding == _STB_GLOBAL and symbol.section != _SHN_UNDEF
         }
-        _protect(self._base, max(executable, _PAGE))
 
     def _layout(self) -> tuple[dict[int, int], int, int]:
         """(offset of each section, executable bytes, all bytes); stubs and addresses of externals
@@ -204,7 +219,7 @@ class LoadedObject:
     def _copy(self) -> None:
         for n, place in self._places.items():
             section = self._object.sections[n]
-            self._memory[place : place + section.size] = self._object.bytes_of(section)
+            self.memory[place : place + section.size] = self._object.bytes_of(section)
 
     def _address(self, symbol: Symbol) -> int:
         if symbol.section == _SHN_ABS:
@@ -226,7 +241,7 @@ class LoadedObject:
         at = self._places[relocation.section] + relocation.offset
         target = self._target(relocation)
         if relocation.type == _R_64:
-            struct.pack_into("<Q", self._memory, at, (target + relocation.addend) & (1 << 64) - 1)
+            struct.pack_into("<Q", self.memory, at, (target + relocation.addend) & (1 << 64) - 1)
             return
         relative = relocation.type in (_R_PC32, _R_PLT32) or relocation.type in _GOT
         if not relative and relocation.type not in (_R_32, _R_32S):
@@ -235,7 +250,7 @@ class LoadedObject:
         low, high = (0, 1 << 32) if relocation.type == _R_32 else (-(1 << 31), 1 << 31)
         if not low <= value < high:
             raise PefError(f"the object code is damaged: an address is out of reach by {value}")
-        struct.pack_into("<I", self._memory, at, value & 0xFFFFFFFF)
+        struct.pack_into("<I", self.memory, at, value & 0xFFFFFFFF)
 
     def _target(self, relocation: Relocation) -> int:
         """The address to refer to: the symbol's, or that of its stub or of the cell with its
@@ -248,14 +263,10 @@ class LoadedObject:
             return address
         stub = self._stubs + 2 * _STUB_BYTES * relocation.symbol
         if relocation.type in _GOT:
-            struct.pack_into("<Q", self._memory, stub + _STUB_BYTES, address)
+            struct.pack_into("<Q", self.memory, stub + _STUB_BYTES, address)
             return self._base + stub + _STUB_BYTES
-        self._memory[stub : stub + 14] = _STUB + struct.pack("<Q", address)
+        self.memory[stub : stub + 14] = _STUB + struct.pack("<Q", address)
         return self._base + stub
-
-    def address(self, name: str) -> int | None:
-        """Where the function called `name` is; None when the object has none."""
-        return self._functions.get(name)
 
 
 def _round_up(value: int, multiple: int) -> int:
