@@ -57,7 +57,7 @@ def _inception() -> Row:
     whose weights are one unit in the last place larger stays within 1e-12 of itself; of 96 pixels,
     with one position, it is 0.1 from itself, and with a rate eight times as large 0.004.
     """
-    options = {"dropout": 0.0, "aux_logits": False, "init_weights": False}
+    options: dict[str, Any] = {"dropout": 0.0, "aux_logits": False, "init_weights": False}
     row = _deep("Inception v3", "inception_v3", 139, **options)
     return replace(row, optimizer=_most_gently)
 
