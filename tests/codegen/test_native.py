@@ -20,7 +20,7 @@ from batucada.codegen.schedule import Call, Loop, Schedule
 from batucada.codegen.target import host_target
 from batucada.errors import PefError
 from batucada.ir.loops import Check, For, Index, Kernel, Literal, Load, Param, Register, Set, Store
-from batucada.runtime.elf import read_object
+from batucada.runtime.elf import LoadedObject, ObjectFile, read_object
 from batucada.runtime.mcjit import JitObject
 from batucada.runtime.native import NativeModule, ThreadPool
 from tests.codegen.native import Array, apply, build, map_kernel, run
@@ -190,6 +190,13 @@ def test_the_object_needs_no_llvm_to_run(tmp_path) -> None:
     subprocess.run(
         [sys.executable, "-c", program], check=True, env={"PYTHONPATH": ":".join(sys.path)}
     )
+
+
+def test_an_object_that_is_loaded_is_not_kept() -> None:
+    target = host_target()
+    loaded = LoadedObject(assemble(emit_module([count()], target).text, target))
+    assert loaded.address("count")
+    assert not any(isinstance(value, ObjectFile) for value in vars(loaded).values())
 
 
 def test_llvms_loader_finds_the_same_functions() -> None:
