@@ -51,12 +51,12 @@ def test_a_tile_leaves_registers_for_its_operands() -> None:
                 assert math.ceil(40 / found.k_block) == found.blocks
 
 
-def test_a_turned_operand_is_copied_by_panels_for_few_rows_too() -> None:
+def test_a_turned_kernel_is_copied_by_panels_for_few_rows_too() -> None:
     """As a whole, a copy of it would lie in the arena."""
     text = """
 def product(a: 'f32[16,512] input', w: 'f32[256,512] parameter'):
     v0 = permute(w, dims=(1, 0))  # f32[512,256] FWD
-    v1 = matmul(a, v0)  # f32[16,256] FWD
+    v1 = contract(a, v0, batch=0, k=1)  # f32[16,256] FWD
     output('y', v1)
 """
     program = map_graph(parse_graph(text))

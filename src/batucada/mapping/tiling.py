@@ -158,13 +158,13 @@ def _over(product: Node) -> tuple[int, ...]:
 
 def _is_packed(product: Node) -> bool:
     """Many rows meet a right operand that is too large to stay in the first-level cache, or that
-    lies turned.
+    lies turned.  What only one product reads, as the turned weight of a convolution, is copied so
+    for fewer rows, too: as a whole its copy would lie in memory.
     """
-    if not _may_be_packed(product):
-        return False
     lying = strides(product.args[1])
-    turned = lying is not None and lying[-1] != 1
-    return math.prod(product.type.shape[:-1]) >= (_FEW_ROWS if turned else _PACKED_ROWS)
+    alone = product.op == "contract" and lying is not None and lying[-1] != 1
+    rows = math.prod(product.type.shape[:-1])
+    return rows >= (_FEW_ROWS if alone else _PACKED_ROWS) and _may_be_packed(product)
 
 
 def _may_be_packed(product: Node) -> bool:
