@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -232,6 +233,20 @@ def test_ranks_with_other_programs_are_told(tmp_path: Path) -> None:
     for rank, message in enumerate(run_ranks(replicated, 2, paths)):
         hashes = "rank 0 has the program [0-9a-f]{16}, rank 1 [0-9a-f]{16}"
         assert re.match(f"PefMismatchError: rank {rank}: .*{hashes}", message), message
+
+
+def policies(rank: int, path: Path) -> dict[str, int]:
+    replicated(rank, [path] * 2)
+    threads = Path("/proc/self/task").iterdir()
+    names = {int(thread.name): (thread / "comm").read_text().strip() for thread in threads}
+    return {name: os.sched_getscheduler(thread) for thread, name in names.items()}
+
+
+def test_the_polling_thread_of_gloo_preempts_none_of_ours(tmp_path: Path) -> None:
+    path = compiled(tmp_path, sgd, BATCH, data_parallel=True)
+    for found in run_ranks(policies, 2, path):
+        assert found.pop("gloo_tcp_loop") == os.SCHED_BATCH
+        assert set(found.values()) == {os.SCHED_OTHER}
 
 
 def test_a_program_that_cannot_reduce_is_refused(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 
 from torch import distributed
 from torch.distributed import HashStore, Store  # pyright: ignore[reportPrivateImportUsage]
@@ -19,6 +20,7 @@ from batucada.runtime.launch import Launch, detect
 from batucada.runtime.lost import LONGEST_DOUBT_SECONDS, Pulse, reason
 from batucada.runtime.rendezvous import interface_towards, meet
 
+_GLOO_LOOP = "gloo_tcp_loop"  # the thread that polls all connections
 _ALONE = Launch("started alone", rank=0, world_size=1, local_rank=0, job="")
 
 
@@ -94,6 +96,18 @@ def collective(doing: str) -> Iterator[None]:
             raise _joined.pulse.error(doing, error) from None
         who = f"rank {rank()} of {world_size()}"
         raise ReplicaError(f"{who}: {doing} failed: {reason(error)}") from None
+
+
+def keep_gloo_from_preempting() -> None:
+    """Gloo's polling thread gets a core when one is free, or in turn.
+
+    While another thread holds a connection's lock, it does not sleep but polls again.  Where it has
+    preempted that very thread, it does so until its time slice ends, longer than many a step.
+    """
+    for name in Path("/proc/self/task").glob("*/comm"):
+        with suppress(OSError):  # a thread that has ended, a system that does not allow it
+            if name.read_text().strip() == _GLOO_LOOP:
+                os.sched_setscheduler(int(name.parent.name), os.SCHED_BATCH, os.sched_param(0))
 
 
 def _choose_interface(address: str, port: int) -> None:

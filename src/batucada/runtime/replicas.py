@@ -17,7 +17,7 @@ from batucada.ops.random import RUN, SEED
 from batucada.pef import Manifest, PlaceRecord
 from batucada.pef.manifest import manifest_text
 from batucada.runtime.device import Device
-from batucada.runtime.group import collective
+from batucada.runtime.group import collective, keep_gloo_from_preempting
 from batucada.runtime.rendezvous import ranks_text
 
 _REDUCING = "reducing the gradients"
@@ -42,6 +42,7 @@ class Replicas:
         followed = record.followed
         self._followed = device.place(followed) if followed is not None else None
         self._pending: list[distributed.Work] = []
+        keep_gloo_from_preempting()
 
     def backward(self, call: Callable[[str], None]) -> None:
         """BCKWD by `call`, part by part; each bucket is on its way as soon as it is full."""
