@@ -6,7 +6,8 @@
     python benchmarks/scaling.py model --plot docs/scaling.svg
 
 Each prints JSON lines.  `steps` takes turns between one rank alone (the others sleep) and all
-ranks, one thread each; times are medians over the rounds, in microseconds a step.
+ranks, one thread each; times are medians over the rounds, in microseconds a step.  `ceiling` is the
+speedup of ranks that exchange nothing: what cores, caches and memory have room for.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ SLINGSHOT = Network("Slingshot 11, 200 Gbit/s, TCP", alpha_us=20.0, beta_us_per_
 def main() -> None:
     arguments = _arguments()
     if arguments.worker:
+        if arguments.bind:
+            _bind(int(os.environ["RANK"]))
         WORKERS[arguments.what](arguments)
         return
     if arguments.what == "model":
@@ -60,9 +63,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--case", default="train-1024", help="a training case of workload.py")
     parser.add_argument("--ranks", default="2", help="numbers of ranks")
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--bind", action="store_true", help="a core to each rank, as mpirun does")
     parser.add_argument("--plot", type=Path, help="write a plot to this SVG file")
     parser.add_argument("--step-us", type=float, default=40_000, help="model: a step alone")
-    parser.add_argument("--buckets", default="4.2,4.2,4.2,8.4", help="model: megabytes, in order")
+    parser.add_argument("--buckets", default="8.5,4.2,4.2,4.2", help="model: megabytes, in order")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -89,6 +93,11 @@ def _launch(size: int) -> Iterator[dict[str, Any]]:
 
 
 # ---- what a rank does
+
+
+def _bind(rank: int) -> None:
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[rank % len(cores)]})
 
 
 def _program(case_name: str, folder: Path, batch: int | None = None) -> tuple[Any, list, list]:
@@ -130,6 +139,7 @@ def _steps(arguments: argparse.Namespace) -> None:
 
     turns: dict[str, tuple[bool, Callable[[], object]]] = {
         "alone_us": (False, lambda: alone.run(names, tensors)),
+        "apart_us": (True, lambda: alone.run(names, tensors)),
         "replicas_us": (True, lambda: replica.run(names, tensors)),
         "unfused_us": (True, unfused),
         "all_reduce_us": (True, lambda: distributed.all_reduce(gradients)),
@@ -139,16 +149,24 @@ def _steps(arguments: argparse.Namespace) -> None:
         return
     times = {name: statistics.median(values) for name, values in found.items()}
     batch, ranks = case.shape[0], launch.world_size
-    speedup = [ranks * a / r for a, r in zip(found["alone_us"], found["replicas_us"], strict=True)]
+    speedup = _speedup(found, "replicas_us", ranks)
     line = {
-        "case": arguments.case, "ranks": ranks, "batch": batch, "gradient_bytes": size,
-        "buckets": len(record.buckets), **{k: round(v, 1) for k, v in times.items()},
+        "case": arguments.case, "ranks": ranks, "bound": arguments.bind, "batch": batch,
+        "gradient_bytes": size, "buckets": len(record.buckets),
+        **{k: round(v, 1) for k, v in times.items()},
         "samples_per_s_alone": round(1e6 * batch / times["alone_us"]),
         "samples_per_s": round(1e6 * ranks * batch / times["replicas_us"]),
         "speedup": round(statistics.median(speedup), 3), "best_speedup": round(max(speedup), 3),
+        "ceiling": round(statistics.median(_speedup(found, "apart_us", ranks)), 3),
         "reduce_not_hidden_us": round(times["replicas_us"] - times["unfused_us"], 1),
     }  # fmt: skip
     print(json.dumps(line))
+
+
+def _speedup(found: Mapping[str, list[float]], turn: str, ranks: int) -> list[float]:
+    """Of all ranks in `turn` against one alone, round by round."""
+    pairs = zip(found["alone_us"], found[turn], strict=True)
+    return [ranks * alone / together for alone, together in pairs]
 
 
 def _in_turns(
