@@ -42,8 +42,8 @@ def lives(
         updates = len(apart) + next(behind, len(fused))
         whole = _Needs(sizes, [*steps[:forward], *steps[len(apart) :]], reads)
         whole.keep(sweep)
-        for name, (first, last) in whole.values.items():
-            if first < updates <= last:
+        for name, found in whole.values.items():
+            if any(first < updates <= last for first, last in found):
                 separate.extend(name, backward - 1)
         ways.append(whole)
     spans: dict[str, list[Span]] = {name: [] for name in sizes}
@@ -62,17 +62,20 @@ class _Needs:
         self.way = way
         self.reads = reads
         self.last = way[-1][0] if way else 0
-        self.values: dict[str, Span] = {}
+        self.values: dict[str, list[Span]] = {}  # what is made again lives again
         self.scratch: dict[str, list[Span]] = {}
         for step, stage in way:
-            for name in (reads(stage) | {root.buffer for root in stage.roots}) & sizes.keys():
+            for name in reads(stage) & sizes.keys():
                 self._need(name, step)
+            for name in {root.buffer for root in stage.roots} & sizes.keys():
+                self.values.setdefault(name, []).append((step, step))
             for name in filter(None, (stage.scratch, stage.panels, stage.rows)):
                 self.scratch.setdefault(name, []).append((step, step))
 
     def _need(self, name: str, step: int) -> None:
-        first, last = self.values.get(name, (step, step))
-        self.values[name] = min(first, step), max(last, step)
+        found = self.values.setdefault(name, [(step, step)])
+        first, last = found[-1]
+        found[-1] = min(first, step), max(last, step)
 
     def extend(self, name: str, step: int) -> None:
         if name in self.values:
@@ -90,9 +93,11 @@ class _Needs:
     def spans(self, forward: int, end: int) -> dict[str, list[Span]]:
         """In the steps of all ways: one that leaves the others at `forward` goes on at `end`."""
         found = dict(self.scratch)
-        for name, (first, last) in self.values.items():
-            skips = first < forward and last >= end
-            found[name] = [(first, forward - 1), (end, last)] if skips else [(first, last)]
+        for name, values in self.values.items():
+            for first, last in values:
+                skips = first < forward and last >= end
+                parts = [(first, forward - 1), (end, last)] if skips else [(first, last)]
+                found.setdefault(name, []).extend(parts)
         return found
 
 
