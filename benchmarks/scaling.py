@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import socket
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,8 @@ from torch import distributed
 
 SIZES = tuple(4**n for n in range(5, 13))  # bytes, 1 KiB to 16 MiB
 STEP_SECONDS = 0.3  # of steps in a turn
+_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload(["batucada.program", "batucada.runtime.group", "torch._dynamo"])
 RANKS_OF_A_CLUSTER = (8, 16, 32, 64, 128, 256, 512, 1024)
 SLINGSHOT = Network("Slingshot 11, 200 Gbit/s, TCP", alpha_us=20.0, beta_us_per_byte=1 / 10_000)
 """Assumed, not measured: 20 us for a message of Gloo over TCP, 10 of the 25 GB/s of a link."""
@@ -39,15 +41,11 @@ SLINGSHOT = Network("Slingshot 11, 200 Gbit/s, TCP", alpha_us=20.0, beta_us_per_
 
 def main() -> None:
     arguments = _arguments()
-    if arguments.worker:
-        if arguments.bind:
-            _bind(int(os.environ["RANK"]))
-        WORKERS[arguments.what](arguments)
-        return
     if arguments.what == "model":
         _print_model(arguments)
         return
-    lines = [line for size in map(int, arguments.ranks.split(",")) for line in _launch(size)]
+    sizes = map(int, arguments.ranks.split(","))
+    lines = [line for size in sizes for line in _launch(size, arguments)]
     if arguments.what == "curves":
         _print_curves(lines, arguments.plot)
         return
@@ -67,29 +65,35 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--plot", type=Path, help="write a plot to this SVG file")
     parser.add_argument("--step-us", type=float, default=40_000, help="model: a step alone")
     parser.add_argument("--buckets", default="8.5,4.2,4.2,4.2", help="model: megabytes, in order")
-    parser.add_argument("--worker", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
-def _launch(size: int) -> Iterator[dict[str, Any]]:
-    """The lines that rank 0 prints of as many ranks of this program."""
+def _launch(size: int, arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """The lines that rank 0 prints, of as many ranks, forked so that none imports torch anew."""
     with tempfile.TemporaryDirectory() as folder, socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
         probe.close()
-        argv = [sys.executable, __file__, *sys.argv[1:], "--worker", folder]
+        shared = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         ranks = []
         for rank in range(size):
-            environ = {
-                "RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank),
-                "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "SN_NUM_THREADS": "1",
-            }  # fmt: skip
-            ranks.append(
-                subprocess.Popen(argv, env={**os.environ, **environ}, stdout=subprocess.PIPE)
-            )
-        said = [process.communicate()[0] for process in ranks]
-        if any(process.returncode for process in ranks):
+            environ = {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank), "SN_NUM_THREADS": "1"}
+            ranks.append(_CONTEXT.Process(target=_rank, args=(arguments, environ, Path(folder))))
+            ranks[-1].start()
+        for process in ranks:
+            process.join()
+        if any(process.exitcode for process in ranks):
             raise SystemExit("a rank failed")
-    yield from map(json.loads, said[0].splitlines())
+        said = Path(folder, "rank0").read_text()
+    yield from map(json.loads, said.splitlines())
+
+
+def _rank(arguments: argparse.Namespace, environ: dict[str, str], folder: Path) -> None:
+    os.environ.update(environ)
+    torch.set_num_threads(1)
+    if arguments.bind:
+        _bind(int(environ["RANK"]))
+    with (folder / f"rank{environ['RANK']}").open("w") as said, redirect_stdout(said):
+        WORKERS[arguments.what](arguments, folder)
 
 
 # ---- what a rank does
@@ -120,11 +124,10 @@ def _program(case_name: str, folder: Path, batch: int | None = None) -> tuple[An
     return case, list(inputs), list(inputs.values())
 
 
-def _steps(arguments: argparse.Namespace) -> None:
+def _steps(arguments: argparse.Namespace, folder: Path) -> None:
     import batucada
 
     launch = batucada.join()
-    folder = Path(arguments.worker)
     case, names, tensors = _program(arguments.case, folder)
     alone, replica = (batucada.load(folder / f"{arguments.case}.pef") for _ in range(2))
     replica.replicate()
@@ -198,7 +201,7 @@ def _steps_in(run: Callable[[], object], seconds: float) -> int:
     return max(3, int(count))
 
 
-def _network(arguments: argparse.Namespace) -> None:
+def _network(arguments: argparse.Namespace, folder: Path) -> None:
     """Gloo's all_reduce of some sizes."""
     import batucada
 
@@ -217,7 +220,7 @@ def _network(arguments: argparse.Namespace) -> None:
 GLOBAL_BATCH, CURVE_STEPS = 64, 200
 
 
-def _curves(arguments: argparse.Namespace) -> None:
+def _curves(arguments: argparse.Namespace, folder: Path) -> None:
     """The mean loss of each step, at the same global batch for any number of ranks."""
     from workload import FEATURES, Network, Training
 
@@ -225,7 +228,7 @@ def _curves(arguments: argparse.Namespace) -> None:
 
     launch = batucada.join()
     batch = GLOBAL_BATCH // launch.world_size
-    path = Path(arguments.worker) / "curve.pef"
+    path = folder / "curve.pef"
     torch.manual_seed(launch.rank)  # weights of its own, which rank 0's replace
     model = Training(Network())
     inputs = [
@@ -269,9 +272,10 @@ def _print_curves(lines: list[dict[str, Any]], plot: Path | None) -> None:
         ends = {"first": line["losses"][0], "last": line["losses"][-1]}
         print(json.dumps({"ranks": line["ranks"], **ends, "largest_difference": difference}))
     if plot is not None:
-        series = {f"{line['ranks']} ranks": list(enumerate(line["losses"])) for line in lines}
+        counts = [f"{line['ranks']} rank{'s' * (line['ranks'] > 1)}" for line in lines]
+        series = {c: list(enumerate(r["losses"])) for c, r in zip(counts, lines, strict=True)}
         title = f"Loss at a global batch of {GLOBAL_BATCH}"
-        plot.write_text(line_plot(title, "step", "loss", series))
+        plot.write_text(line_plot(title, "step", "loss", series, low=0.0))
 
 
 def _print_model(arguments: argparse.Namespace) -> None:
