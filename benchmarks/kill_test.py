@@ -28,6 +28,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
 
 import torch
+from forked import exit_status
 
 from batucada.checkpoint import STATE
 from batucada.checkpoint.files import Stored, read_checkpoint
@@ -114,31 +115,21 @@ def _fork(home: Path, arguments: list[str], environ: dict[str, str]) -> int:
     pid = os.fork()
     if pid:
         return pid
-    status = 1
     try:
         os.chdir(home)
         os.environ.update(environ)
         log = os.open("said", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(log, 1)
         os.dup2(log, 2)
-        status = _program(arguments)
+        os._exit(exit_status(lambda: _program(arguments)))
     finally:
-        sys.stdout.flush()
-        os._exit(status)
+        os._exit(1)
 
 
-def _program(arguments: list[str]) -> int:
+def _program(arguments: list[str]) -> None:
     import data_parallel  # pyright: ignore[reportMissingImports]
 
-    try:
-        data_parallel.main(arguments)
-    except BaseException as error:
-        try:
-            sys.excepthook(type(error), error, error.__traceback__)
-        except SystemExit as end:
-            return int(end.code or 0)
-        return 1
-    return 0
+    data_parallel.main(arguments)
 
 
 # ---- the test
@@ -281,7 +272,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     sys.path.insert(0, str(EXAMPLE))
     import data_parallel  # noqa: F401  # pyright: ignore[reportMissingImports]
-    import torchvision  # noqa: F401 - what the example imports late
 
     start = time.monotonic()
     with TemporaryDirectory(prefix="batucada-kill-") as home:

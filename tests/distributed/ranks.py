@@ -11,10 +11,14 @@ from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+from benchmarks.forked import exit_status
+
 from tests.distributed.hosts import Host
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["torchvision.datasets", "sambaflow.samba.utils.common"])
+_CONTEXT.set_forkserver_preload(
+    ["sambaflow.samba.utils.common", "sambaflow.samba.utils.dataset.mnist"]
+)
 _CLONE_NEWNET = 0x40000000
 
 
@@ -60,23 +64,7 @@ def _run(
     os.chdir(folder)
     os.environ.update(environ)
     sys.argv = [f"{folder}/data_parallel.py", *arguments]
-    status = _program()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
-
-
-def _program() -> int:
-    """What Python does with a script, to the exit status."""
-    try:
-        runpy.run_path(sys.argv[0], run_name="__main__")
-    except BaseException as error:
-        try:
-            sys.excepthook(type(error), error, error.__traceback__)
-        except SystemExit as end:
-            return int(end.code or 0)
-        return 1
-    return 0
+    os._exit(exit_status(lambda: runpy.run_path(sys.argv[0], run_name="__main__")))
 
 
 def _move_to(host: str) -> None:

@@ -10,11 +10,12 @@ import json
 import os
 import runpy
 import sys
-from typing import Any, NoReturn
+from functools import partial
+from typing import Any
 
-import torchvision.datasets  # noqa: F401  - imported for the programs to come
+from benchmarks.forked import exit_status
 
-import sambaflow.samba.utils.common  # noqa: F401
+import sambaflow.samba.utils.common  # noqa: F401 - imported for the programs to come
 
 STREAMS = ("stdout", "stderr")
 
@@ -28,32 +29,8 @@ def serve() -> None:
             continue
         number = os.fork()
         if number == 0:
-            os._exit(_program(request))
+            os._exit(exit_status(partial(_run, request)))
         print(number, flush=True)
-
-
-def _program(request: dict[str, Any]) -> int:
-    """What Python does with a script, to the exit status."""
-    try:
-        try:
-            _run(request)
-        except Exception as error:
-            _report(error)
-        except KeyboardInterrupt as error:
-            _report(error)
-    except SystemExit as end:
-        if isinstance(end.code, str):
-            print(end.code, file=sys.stderr)
-        return end.code if isinstance(end.code, int) else int(end.code is not None)
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    return 0
-
-
-def _report(error: BaseException) -> NoReturn:
-    sys.excepthook(type(error), error, error.__traceback__)
-    raise SystemExit(1)
 
 
 def _run(request: dict[str, Any]) -> None:

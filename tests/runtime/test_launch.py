@@ -7,11 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
+from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
 from batucada.errors import LaunchError, ReplicaError
 from batucada.runtime import rendezvous
 from batucada.runtime.launch import Launch, detect, expanded
-from batucada.runtime.rendezvous import meet
+from batucada.runtime.rendezvous import meet, roll_call
 
 SRUN = {
     "SLURM_PROCID": "3", "SLURM_NTASKS": "8", "SLURM_STEP_NUM_TASKS": "4", "SLURM_LOCALID": "1",
@@ -81,11 +82,17 @@ def ranks(job: str, size: int = 2, **fields: object) -> list[Launch]:
     return [replace(launch, rank=rank, **fields) for rank in range(size)]  # type: ignore[arg-type]
 
 
+def joined(launch: Launch, seconds: float) -> TCPStore:
+    store = meet(launch, seconds)
+    roll_call(store, launch, seconds, gone=lambda: "")
+    return store
+
+
 def test_two_jobs_of_the_same_ports_do_not_meet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rendezvous, "_LAST_PORT", rendezvous._FIRST_PORT + rendezvous._CANDIDATES)
     everyone = [*ranks("one"), *ranks("two")]
     with ThreadPoolExecutor(4) as pool:
-        stores = list(pool.map(lambda launch: meet(launch, 20), everyone))
+        stores = list(pool.map(lambda launch: joined(launch, 20), everyone))
     stores[0].set("from", "one")
     stores[2].set("from", "two")
     assert [store.get("from") for store in stores] == [b"one", b"one", b"two", b"two"]
@@ -93,7 +100,7 @@ def test_two_jobs_of_the_same_ports_do_not_meet(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_missing_rank_is_named() -> None:
     with pytest.raises(ReplicaError, match="ranks 1, 2 did not join"):
-        meet(ranks("missing", 3)[0], 0.2)
+        joined(ranks("missing", 3)[0], 0.2)
     with pytest.raises(ReplicaError, match="rank 0 does not answer at"):
         meet(ranks("nobody")[1], 0.2)
 
@@ -113,4 +120,4 @@ def test_another_job_at_the_given_port_is_an_error() -> None:
     twice = ranks("theirs", port=port)[1]
     kept.add("batucada/joined/theirs/1", 1)
     with pytest.raises(ReplicaError, match="another process has this rank"):
-        meet(twice, 1)
+        joined(twice, 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -12,13 +13,18 @@ from datetime import timedelta
 from pathlib import Path
 
 from torch import distributed
-from torch.distributed import HashStore, Store  # pyright: ignore[reportPrivateImportUsage]
+from torch.distributed import (
+    DistError,
+    HashStore,  # pyright: ignore[reportPrivateImportUsage]
+    Store,  # pyright: ignore[reportPrivateImportUsage]
+)
 
 from batucada.config import Options
 from batucada.errors import ReplicaError
 from batucada.runtime.launch import Launch, detect
-from batucada.runtime.lost import LONGEST_DOUBT_SECONDS, Pulse, reason
-from batucada.runtime.rendezvous import interface_towards, meet
+from batucada.runtime.lost import reason
+from batucada.runtime.pulse import LONGEST_DOUBT_SECONDS, Pulse
+from batucada.runtime.rendezvous import interface_towards, meet, roll_call
 
 _GLOO_LOOP = "gloo_tcp_loop"  # the thread that polls all connections
 _ALONE = Launch("started alone", rank=0, world_size=1, local_rank=0, job="")
@@ -53,24 +59,41 @@ def join(options: Options | None = None) -> Launch:
     if distributed.is_initialized():
         return launch
     seconds = (options or Options()).with_environment().timeout
-    store: Store = HashStore()
-    if launch.world_size > 1:
-        store = meet(launch, seconds)
-        _choose_interface(launch.address if launch.rank == 0 else store.host, store.port)
+    doubt_seconds = min(LONGEST_DOUBT_SECONDS, seconds / 2)
+    store, pulse = _met(launch, seconds, doubt_seconds)
+    _connect(launch, store, seconds - doubt_seconds, pulse)
+    _joined = Group(launch, store, seconds, pulse)
+    return launch
+
+
+def _met(launch: Launch, seconds: float, doubt_seconds: float) -> tuple[Store, Pulse | None]:
+    """When everyone is there."""
+    if launch.world_size == 1:
+        atexit.register(_leave, None)
+        return HashStore(), None
+    start = time.monotonic()
+    store = meet(launch, seconds)
+    _choose_interface(launch.address if launch.rank == 0 else store.host, store.port)
+    try:
+        pulse = Pulse(launch, store, doubt_seconds)
+        atexit.register(_leave, pulse)
+        roll_call(store, launch, seconds - (time.monotonic() - start), pulse.gone)
+    except DistError:
+        raise ReplicaError(f"{launch}: rank 0, which serves the store, is lost") from None
+    return store, pulse
+
+
+def _connect(launch: Launch, store: Store, seconds: float, pulse: Pulse | None) -> None:
     hook = sys.excepthook  # PyTorch's own swallows what a program's hook prints
     try:
         distributed.init_process_group(
             "gloo", store=store, rank=launch.rank, world_size=launch.world_size,
-            timeout=timedelta(seconds=seconds - min(LONGEST_DOUBT_SECONDS, seconds / 2)),
+            timeout=timedelta(seconds=seconds),
         )  # fmt: skip
     except (RuntimeError, ValueError) as error:
-        raise ReplicaError(f"{launch}: cannot connect to the others: {reason(error)}") from None
+        raise _error(f"{launch}", pulse, "connecting to the others", error) from None
     finally:
         sys.excepthook = hook
-    atexit.register(_leave)
-    pulse = Pulse(launch, store) if launch.world_size > 1 else None
-    _joined = Group(launch, store, seconds, pulse)
-    return launch
 
 
 def rank() -> int:
@@ -89,13 +112,19 @@ def _grouped() -> bool:
 @contextmanager
 def collective(doing: str) -> Iterator[None]:
     """Surrounds operations of `torch.distributed`: ReplicaError names the ranks that are lost."""
+    pulse = _joined.pulse if _joined is not None else None
+    if pulse is not None:
+        pulse.begin()
     try:
         yield
     except RuntimeError as error:
-        if _joined is not None and _joined.pulse is not None:
-            raise _joined.pulse.error(doing, error) from None
-        who = f"rank {rank()} of {world_size()}"
-        raise ReplicaError(f"{who}: {doing} failed: {reason(error)}") from None
+        raise _error(f"rank {rank()} of {world_size()}", pulse, doing, error) from None
+
+
+def _error(who: str, pulse: Pulse | None, doing: str, error: Exception) -> ReplicaError:
+    if pulse is not None:
+        return pulse.error(doing, error)
+    return ReplicaError(f"{who}: {doing} failed: {reason(error)}")
 
 
 def keep_gloo_from_preempting() -> None:
@@ -119,6 +148,8 @@ def _choose_interface(address: str, port: int) -> None:
         os.environ["GLOO_SOCKET_IFNAME"] = name
 
 
-def _leave() -> None:
+def _leave(pulse: Pulse | None) -> None:
+    if pulse is not None:
+        pulse.leave()
     with suppress(RuntimeError, ValueError, AssertionError):
         distributed.destroy_process_group()

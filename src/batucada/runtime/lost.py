@@ -1,116 +1,134 @@
-"""Which rank is lost?  A failed collective says that somebody does not answer, not who.
-
-Every rank sends rank 0 a datagram each second, and is told who has fallen silent.  A process that
-was killed or stopped, or whose host is cut off, sends none; one that waits for it does.
-"""
+"""What is said of a rank that is lost: that it ended and why, that it is silent, or only late."""
 
 from __future__ import annotations
 
-import socket
-import struct
-import threading
-import time
-from contextlib import suppress
+import json
+import os
+import sysconfig
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from traceback import walk_tb
 
-from torch.distributed.distributed_c10d import Store
-
-from batucada.errors import ReplicaError
-from batucada.runtime.launch import Launch
 from batucada.runtime.rendezvous import ranks_text
 
-_BEAT_SECONDS = 1.0
-_SILENT_SECONDS = 3.5  # three beats, for a datagram may be lost and a busy machine late
-LONGEST_DOUBT_SECONDS = _SILENT_SECONDS + 2 * _BEAT_SECONDS  # until it is told who is silent
-_MOST_NAMED = 100
-_PORT = "batucada/pulse"  # key of the store
+SILENT_SECONDS = 3.5  # three beats, for a datagram may be lost and a busy machine late
+_MOST_NAMED = 20
+_LONGEST_WORD = 400
+_SOURCE = Path(__file__).parents[2]
+_PACKAGES = tuple(
+    f"{folder}{os.sep}"
+    for folder in (
+        sysconfig.get_path("purelib"), sysconfig.get_path("stdlib"),
+        _SOURCE / "batucada", _SOURCE / "sambaflow",
+    )
+)  # fmt: skip
 
 
-class Pulse:
-    """Says that this rank lives, and knows which of the others do not."""
+@dataclass(frozen=True)
+class Beat:
+    """What a rank says of itself: how many collective operations it has begun, how long ago the
+    last was, its last word where it ends, its host, and how many processes that has killed for
+    lack of memory meanwhile.
+    """
 
-    def __init__(self, launch: Launch, store: Store) -> None:
-        self._launch = launch
-        self._silent: tuple[int, ...] = ()
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        others = range(1, launch.world_size) if launch.rank == 0 else (0,)
-        self._heard = dict.fromkeys(others, time.monotonic())
-        self._homes: dict[int, tuple[str, int]] = {}
-        key = f"{_PORT}/{launch.job}"
-        if launch.rank == 0:
-            self._socket.bind(("", 0))
-            store.set(key, str(self._socket.getsockname()[1]))
-            threading.Thread(target=self._listen, daemon=True).start()
-            return
-        host = getattr(store, "host", launch.address)
-        self._socket.connect((host, int(store.get(key))))
-        threading.Thread(target=self._beat, daemon=True).start()
+    rank: int
+    begun: int
+    idle_s: float
+    word: str
+    host: str
+    starved: int
 
-    # ---- rank 0
 
-    def _listen(self) -> None:
-        while True:
-            with suppress(OSError, struct.error):  # an answer that did not arrive, a stranger
-                data, sender = self._socket.recvfrom(64)
-                (rank,) = struct.unpack("!I", data)
-                self._heard[rank], self._homes[rank] = time.monotonic(), sender
-                self._tell(sender)
+@dataclass(frozen=True)
+class Report:
+    """What is known of the ranks that others wait for; each with the seconds that it is `silent`,
+    or `late` in beginning what the asker has begun.  `unheard_s` is the longest time for which
+    nothing is heard of one of them, `never` those of which nothing was ever heard.
+    """
 
-    def _tell(self, home: tuple[str, int]) -> None:
-        silent = self._fallen_silent()[:_MOST_NAMED]
-        self._socket.sendto(struct.pack(f"!{len(silent)}I", *silent), home)
+    host: str = ""
+    word: str = ""
+    silent: Sequence[tuple[int, float]] = ()
+    late: Sequence[tuple[int, float]] = ()
+    never: Sequence[int] = ()
+    starved: bool = False
+    unheard_s: float = 0.0
 
-    def _fallen_silent(self) -> tuple[int, ...]:
-        limit = time.monotonic() - _SILENT_SECONDS
-        return tuple(rank for rank, heard in sorted(self._heard.items()) if heard < limit)
+    def sure(self, silent_seconds: float = SILENT_SECONDS) -> str:
+        """The cause, '' where there is none that time will not change."""
+        ranks = [rank for rank, seconds in self.silent if seconds > silent_seconds]
+        if self.word or not ranks:
+            return self.word
+        text = f"{ranks_text(ranks)} {'do' if len(ranks) > 1 else 'does'} not answer any more"
+        killed = "; its host has killed a process for lack of memory"
+        return text + killed * self.starved
 
-    # ---- the others
+    def likely(self) -> str:
+        """The cause, when ranks have had the time to say that they live."""
+        if self.never:
+            return f"of {ranks_text(self.never)} nothing was ever heard by UDP"
+        if not self.late:
+            return "every rank is there"
+        ranks, seconds = [rank for rank, _ in self.late], min(s for _, s in self.late)
+        verb, it = ("are", "them") if len(ranks) > 1 else ("is", "it")
+        return f"{ranks_text(ranks)} {verb} alive and late: nothing from {it} for {seconds:.0f} s"
 
-    def _beat(self) -> None:
-        while True:
-            with suppress(OSError):  # rank 0 is gone
-                self._socket.send(struct.pack("!I", self._launch.rank))
-            next_beat = time.monotonic() + _BEAT_SECONDS
-            while (left := next_beat - time.monotonic()) > 0:
-                self._hear(left)
 
-    def _hear(self, seconds: float) -> None:
-        """An answer of rank 0, or its last word, which comes unasked."""
-        self._socket.settimeout(seconds)
-        try:
-            data = self._socket.recv(4 * _MOST_NAMED)
-        except ConnectionRefusedError:
-            time.sleep(seconds)
-            return
-        except OSError:  # no answer in time
-            return
-        self._silent = struct.unpack(f"!{len(data) // 4}I", data)
-        self._heard[0] = time.monotonic()
+def report_of(
+    seen: Mapping[int, tuple[Beat, float]], asker: Beat, world_size: int, word: str
+) -> Report:
+    """`seen` are the last beats that came, each with its age in seconds."""
+    silent = {r: age for r, (_, age) in sorted(seen.items()) if age > SILENT_SECONDS}
+    late = [
+        (rank, round(beat.idle_s + age, 1))
+        for rank, (beat, age) in sorted(seen.items())
+        if beat.begun < asker.begun and rank not in silent
+    ]
+    hosts = {seen[rank][0].host for rank in silent}
+    return Report(
+        host=seen[0][0].host,
+        word=word,
+        silent=[(rank, round(age, 1)) for rank, age in silent.items()][:_MOST_NAMED],
+        late=late[:_MOST_NAMED],
+        never=[rank for rank in range(world_size) if rank not in seen][:_MOST_NAMED],
+        starved=any(beat.starved for beat, _ in seen.values() if beat.host in hosts),
+        unheard_s=max(age for _, age in seen.values()),
+    )
 
-    # ---- both
 
-    def silent(self) -> tuple[int, ...]:
-        """The ranks of which nothing is heard any more; it waits until that can be told."""
-        give_up = time.monotonic() + LONGEST_DOUBT_SECONDS
-        while time.monotonic() < give_up:
-            silent = self._silent or self._fallen_silent()
-            if silent:
-                break
-            time.sleep(0.1)
-        for home in tuple(self._homes.values()):  # rank 0 leaves: its last word
-            with suppress(OSError):
-                self._tell(home)
-        return silent
+def encoded(message: Beat | Report) -> bytes:
+    return json.dumps(asdict(message)).encode()
 
-    def error(self, doing: str, error: RuntimeError) -> ReplicaError:
-        """What to say of a collective operation that failed."""
-        silent = self.silent()
-        who = "every rank is there"
-        if silent:
-            who = f"{ranks_text(silent)} {'do' if len(silent) > 1 else 'does'} not answer any more"
-        return ReplicaError(f"{self._launch}: {doing} failed: {who} ({reason(error)})")
+
+def last_word(rank: int, error: BaseException | None) -> str:
+    """`rank 1 ended: ValueError: no number (train.py:12)`"""
+    if error is None:
+        return f"rank {rank} has ended, without an error of Python's"
+    lines = str(error).splitlines()
+    said = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    return f"rank {rank} ended: {said[:_LONGEST_WORD]}{_place(error)}"
+
+
+def _place(error: BaseException) -> str:
+    """The innermost line that is the program's own."""
+    lines = [(frame.f_code.co_filename, line) for frame, line in walk_tb(error.__traceback__)]
+    own = [(file, line) for file, line in lines if not file.startswith((*_PACKAGES, "<"))]
+    return f" ({own[-1][0]}:{own[-1][1]})" if own else ""
 
 
 def reason(error: Exception) -> str:
     """Gloo's own words, without the place in its source and its advice."""
     line = str(error).splitlines()[0]
     return (line.partition("] ")[2] or line).partition(". ")[0]
+
+
+def processes_starved() -> int:
+    """How many this host has killed for lack of memory since it started; 0 where Linux does not
+    say.
+    """
+    try:
+        counts = dict(line.split() for line in Path("/proc/vmstat").read_text().splitlines())
+        return int(counts.get("oom_kill", 0))
+    except (OSError, ValueError):
+        return 0

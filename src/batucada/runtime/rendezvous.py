@@ -12,7 +12,7 @@ import socket
 import struct
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -33,9 +33,9 @@ _PROBE_SECONDS, _POLL_SECONDS = 2.0, 0.05
 
 
 def meet(launch: Launch, seconds: float) -> TCPStore:
-    """The store, when rank 0 serves it and everyone is there.
+    """The store, when rank 0 serves it.
 
-    ReplicaError, within `seconds`, when a port is taken or a rank is missing, and says which.
+    ReplicaError, within `seconds`, when a port is taken or rank 0 is missing.
     """
     deadline = time.monotonic() + seconds
     if launch.exchanges and not launch.port:
@@ -45,7 +45,6 @@ def meet(launch: Launch, seconds: float) -> TCPStore:
         serves = launch.rank == 0 and not _agent_serves()
         store = _served(launch, ports) if serves else _found(launch, ports, deadline)
     store.set_timeout(timedelta(seconds=seconds))
-    _roll_call(store, launch, deadline)
     return store
 
 
@@ -178,23 +177,27 @@ class _Pmi:
         return found
 
 
-def _roll_call(store: TCPStore, launch: Launch, deadline: float) -> None:
-    """Waits for all ranks, each of which may be there once."""
+def roll_call(store: TCPStore, launch: Launch, seconds: float, gone: Callable[[], str]) -> None:
+    """Waits for all ranks, each of which may be there once.
+
+    ReplicaError when one is missing after `seconds`, or is `gone` again, and says which.
+    """
+    deadline = time.monotonic() + seconds
     there = f"{_EVERYONE}/{launch.job}/is there"
-    try:
-        if store.add(_joined(launch.job, launch.rank), 1) > 1:
-            raise ReplicaError(
-                f"{launch}: another process has this rank; two jobs meet at {store.host}:"
-                f"{store.port}: give each a MASTER_PORT of its own"
-            )
-        if store.add(f"{_EVERYONE}/{launch.job}", 1) == launch.world_size:
-            store.set(there, "")
-        while not store.check([there]):
-            if time.monotonic() > deadline:
-                raise ReplicaError(f"{launch}: {_missing(store, launch)} did not join in time")
-            time.sleep(_POLL_SECONDS)
-    except DistError:
-        raise ReplicaError(f"{launch}: rank 0, which serves the store, is lost") from None
+    if store.add(_joined(launch.job, launch.rank), 1) > 1:
+        raise ReplicaError(
+            f"{launch}: another process has this rank; two jobs meet at {store.host}:"
+            f"{store.port}: give each a MASTER_PORT of its own"
+        )
+    if store.add(f"{_EVERYONE}/{launch.job}", 1) == launch.world_size:
+        store.set(there, "")
+    while not store.check([there]):
+        if time.monotonic() > deadline:
+            raise ReplicaError(f"{launch}: {_missing(store, launch)} did not join in time")
+        if lost := gone():
+            missing = _missing(store, launch)
+            raise ReplicaError(f"{launch}: {lost}, and {missing} has not joined yet")
+        time.sleep(_POLL_SECONDS)
 
 
 def _joined(job: str, rank: int) -> str:
