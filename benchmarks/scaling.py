@@ -35,8 +35,16 @@ STEP_SECONDS = 0.3  # of steps in a turn
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["batucada.program", "batucada.runtime.group", "torch._dynamo"])
 RANKS_OF_A_CLUSTER = (8, 16, 32, 64, 128, 256, 512, 1024)
-SLINGSHOT = Network("Slingshot 11, 200 Gbit/s, TCP", alpha_us=20.0, beta_us_per_byte=1 / 10_000)
-"""Assumed, not measured: 20 us for a message of Gloo over TCP, 10 of the 25 GB/s of a link."""
+LINK_GB_PER_S, SWITCHES_US = 25.0, 4 * 0.35
+"""Slingshot 11, the network of Frontier, LUMI and Perlmutter: 200 Gbit/s a port (HPE's data sheet
+of the Slingshot interconnect), 350 ns a switch, of which two nodes have at most four between them
+(De Sensi et al., An In-Depth Analysis of the Slingshot Interconnect, SC 2020)."""
+HOSTS = {
+    "measured hosts": Network("", alpha_us=318.0, beta_us_per_byte=1 / 1360),
+    "assumed hosts": Network("", alpha_us=20.0, beta_us_per_byte=1 / 10_000),
+}
+"""What Gloo and TCP add to that: as `network --ranks 2` fits it here, a core for each rank, all
+else on it too; and assumed, not measured, where the network has cores of its own."""
 
 
 def main() -> None:
@@ -44,13 +52,15 @@ def main() -> None:
     if arguments.what == "model":
         _print_model(arguments)
         return
-    sizes = map(int, arguments.ranks.split(","))
+    sizes = [int(size) for size in arguments.ranks.split(",")]
     lines = [line for size in sizes for line in _launch(size, arguments)]
     if arguments.what == "curves":
         _print_curves(lines, arguments.plot)
         return
     if arguments.what == "network":
-        lines.append(fitted(lines).record())
+        for size in sizes:
+            found = fitted([line for line in lines if line["ranks"] == size])
+            lines.append({"ranks": size, **found.record()})
     for line in lines:
         print(json.dumps(line))
 
@@ -281,17 +291,27 @@ def _print_curves(lines: list[dict[str, Any]], plot: Path | None) -> None:
 def _print_model(arguments: argparse.Namespace) -> None:
     step, buckets = arguments.step_us, [int(1e6 * float(b)) for b in arguments.buckets.split(",")]
     series: dict[str, list[tuple[float, float]]] = {}
-    for label, overlaps in (("bucket by bucket", True), ("after the backward pass", False)):
-        series[label] = []
-        for ranks in RANKS_OF_A_CLUSTER:
-            share = efficiency(SLINGSHOT, ranks, step, buckets, overlaps)
-            series[label].append((ranks, share))
-            line = {"ranks": ranks, "reduced": label, "efficiency": round(share, 3)}
-            print(json.dumps({**SLINGSHOT.record(), **line}))
+    for host, network in ((name, _with_slingshot(name)) for name in HOSTS):
+        for label, overlaps in (("bucket by bucket", True), ("after the backward pass", False)):
+            line = {**network.record(), "reduced": label}
+            shares = [
+                (ranks, efficiency(network, ranks, step, buckets, overlaps))
+                for ranks in RANKS_OF_A_CLUSTER
+            ]
+            series[f"{host}, {label}"] = list(shares)
+            for ranks, share in shares:
+                print(json.dumps({**line, "ranks": ranks, "efficiency": round(share, 3)}))
     if arguments.plot is not None:
-        title = f"Predicted efficiency, {step / 1000:g} ms a step, {sum(buckets) / 1e6:g} MB"
+        title = f"Predicted on Slingshot 11: {step / 1000:g} ms a step, {sum(buckets) / 1e6:g} MB"
         text = line_plot(title, "ranks", "efficiency", series, logarithmic=True, low=0.0)
         arguments.plot.write_text(text)
+
+
+def _with_slingshot(host: str) -> Network:
+    of_host, link = HOSTS[host], 1e-3 / LINK_GB_PER_S
+    return Network(
+        f"Slingshot 11, {host}", of_host.alpha_us + SWITCHES_US, of_host.beta_us_per_byte + link
+    )
 
 
 if __name__ == "__main__":
