@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 os.environ["BATUCADA_CACHE"] = "off"  # what a user compiled before is no part of a test
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or every process compiles our source anew
 
 settings.register_profile(
     "batucada",
