@@ -5,17 +5,24 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PACKAGES := .[dev,models]
 
-.PHONY: demo check test models bench docs clean
+.PHONY: demo check lint types fast-tests test models bench docs clean
 .DELETE_ON_ERROR:
 
 demo: $(READY) ## compile, test, run and measure a small model on MNIST
 	$(BIN)/python examples/demo.py
 
-check: $(READY) ## what to run before a commit: style, types, fast tests
+check: $(READY) ## what to run before a commit: style, types, fast tests, side by side
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync lint types fast-tests
+
+lint: $(READY)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+
+types: $(READY)
 	$(BIN)/pyright
-	$(BIN)/pytest -m "not slow"
+
+fast-tests: $(READY)
+	$(BIN)/pytest -m "not slow" -n 1
 
 test: $(READY) ## every test, with a cross-section of the model table
 	$(BIN)/pytest -m "not models" --durations=5

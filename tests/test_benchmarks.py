@@ -51,6 +51,7 @@ def test_eager_peer_counts_its_steps(bench: ModuleType, tmp_path: Path) -> None:
     assert counted == [1, 1, 1]
 
 
+@pytest.mark.slow
 def test_unknown_case_is_named() -> None:
     command = [sys.executable, str(FOLDER / "bench.py"), "--cases", "train-3"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

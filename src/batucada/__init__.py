@@ -57,7 +57,7 @@ _HOMES = {
     "Result": "batucada.runtime.results",
 }
 
-__all__ = ["Manifest", "Options", "__version__", *_HOMES]
+__all__ = ["Manifest", "Options", "__version__", *_HOMES]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:

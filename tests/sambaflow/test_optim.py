@@ -55,6 +55,7 @@ def test_device_options_are_kept_and_checked() -> None:
         samba.optim.SGD(parameters, max_grad_norm=-1)
 
 
+@pytest.mark.slow
 def test_importing_and_building_an_optimizer_leaves_dynamo_out() -> None:
     program = """
 import sys
