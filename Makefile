@@ -22,7 +22,7 @@ types: $(READY)
 	$(BIN)/pyright
 
 fast-tests: $(READY)
-	$(BIN)/pytest -m "not slow" -n 1
+	$(BIN)/pytest -m "not slow"
 
 test: $(READY) ## every test, with a cross-section of the model table
 	$(BIN)/pytest -m "not models" --durations=5
