@@ -28,6 +28,6 @@ class Panels:
                     each = enumerate(over)
                     k = [loops.enter_context(self.emitter.loop(f"q{i}", 0, e)) for i, e in each]
                     at = (*k, panel * self.width + start + LANE)
-                    place = panel * size + flat(over, k) * self.width + start + LANE
+                    place = panel * size + flat(tuple(over), k) * self.width + start + LANE
                     value = self.emitter.value(self.node.args[0], at, LANES)
                     self.emitter.store(self.root.buffer, place, value, LANES)
