@@ -21,7 +21,7 @@ CASES = {
     "odd depth": (linear(333, 200), (3, 333)),
     "odd width": (linear(75, 1001), (4, 75)),
     "four pixels": (nn.Conv2d(90, 88, 3, padding=1), (1, 90, 2, 2)),
-    "strided": (nn.Conv2d(128, 70, 3, stride=2, padding=1), (1, 128, 4, 2)),
+    "strided": (nn.Conv2d(128, 70, 3, stride=2, padding=1), (1, 128, 4, 4)),
     "one tap": (nn.Conv2d(300, 260, 1), (1, 300, 1, 3)),
 }
 

@@ -42,6 +42,16 @@ def test_products_read_weights_from_panels(name: str, tmp_path: Path) -> None:
     torch.testing.assert_close(found, want, rtol=1e-4, atol=1e-5)
 
 
+def test_a_weight_of_which_a_product_reads_one_tap_lies_in_rows(tmp_path: Path) -> None:
+    """The others see nothing but padding."""
+    model = nn.Conv2d(64, 64, 3, padding=1).eval()
+    program, x = compiled(model, (8, 64, 1, 1), tmp_path)
+    assert not any(symbol.panel for symbol in program.manifest.symbols)
+    with torch.no_grad():
+        want = model(x)
+    torch.testing.assert_close(program.run(["x"], [x])[0].tensor(), want, rtol=1e-4, atol=1e-5)
+
+
 def test_a_weight_in_panels_is_read_and_written_as_pytorch_has_it(tmp_path: Path) -> None:
     model, shape = CASES["taps"]
     program, _ = compiled(model, shape, tmp_path)

@@ -86,9 +86,9 @@ def _may_read_panels(product: Node) -> bool:
 
 
 def _is_straight(view: Node) -> bool:
-    """It is the value below its views, element by element."""
+    """It is the whole value below its views, element by element."""
     lying, shape = strides(view), view.type.shape
-    if lying is None:
+    if lying is None or view.type.size != below_views(view).type.size:
         return False
     steps = zip(lying, row_major(shape), shape, strict=True)
     return all(extent == 1 or step == straight for step, straight, extent in steps)
