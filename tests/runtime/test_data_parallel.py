@@ -187,9 +187,6 @@ def assert_identical(found: list[dict[str, torch.Tensor]]) -> None:
             assert torch.equal(other[name], value), name
 
 
-SLOW = (pytest.mark.slow,)
-
-
 # Of Muon, which iterates in bf16, a hundredth of the updates; of half precision, its rounding.
 CASES = {
     "clipped": ("plain", clipped, 2e-6),
@@ -202,7 +199,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", [pytest.param(c, marks=SLOW * (c != "several")) for c in CASES])
+@pytest.mark.parametrize("case", CASES)
 def test_two_ranks_are_one_of_twice_the_batch(case: str, tmp_path: Path) -> None:
     kind, make, atol = CASES[case]
     path = compiled(tmp_path, make, BATCH, data_parallel=True, kind=kind)
@@ -223,14 +220,12 @@ def test_two_ranks_are_one_of_twice_the_batch(case: str, tmp_path: Path) -> None
     ],
     ids=["reduce with bckwd", "one by one", "before opt in any case"],
 )
-@pytest.mark.slow
 def test_sections_one_by_one_are_a_whole_step(sections: list[list[str]], tmp_path: Path) -> None:
     path = compiled(tmp_path, clipped, BATCH, data_parallel=True)
     found = run_ranks(trained, 2, 2, path, clipped, sections, "plain")
     assert_identical([*found, run_ranks(trained, 2, 2, path, clipped, None, "plain")[0]])
 
 
-@pytest.mark.slow
 def test_three_and_four_ranks_with_buffers(tmp_path: Path) -> None:
     """Rank 0's statistics of a batch norm are everyone's, as in DistributedDataParallel."""
     path = compiled(tmp_path, adamw, BATCH, data_parallel=True, kind="norm")
