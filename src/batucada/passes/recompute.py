@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from batucada.ir.access import below_views
 from batucada.ir.graph import Graph, Node, Section
 from batucada.ops import OPS, like, make, with_args
 from batucada.ops.view import expand, reshape
@@ -75,9 +76,7 @@ class _Chains:
 
     def _is_better_kept(self, node: Node, padded: Node) -> bool:
         """In memory anyway, or much smaller than its padded copy, which is kept otherwise."""
-        source = node
-        while _is_view(source):
-            source = source.args[0]
+        source = below_views(node)
         if source.op == "input":
             return source.name not in self.overwritten
         much_smaller = padded.type.size >= _MUCH * node.type.size
