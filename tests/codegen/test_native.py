@@ -177,6 +177,13 @@ def test_a_checked_build_reports_the_access() -> None:
     assert text.sites[-1 - code] == "scatter: out[0 + 1*at, 1] of f32[4]"
 
 
+def test_a_checked_build_that_proves_every_access_is_the_other_build() -> None:
+    kernel = map_kernel("exp", "f32", 1, 8, 8, "f32")
+    checked, plain = (emit_module([kernel], host_target(), checked=c) for c in (True, False))
+    assert not checked.sites
+    assert checked.text == plain.text
+
+
 def test_the_object_needs_no_llvm_to_run(tmp_path) -> None:
     target = host_target()
     kernel = map_kernel("exp", "f32", 1, 8, 8, "f32")

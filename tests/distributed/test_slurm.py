@@ -84,7 +84,7 @@ def test_scancel_stops_with_a_checkpoint_and_the_next_job_resumes(
 def test_the_time_limit_stops_with_a_checkpoint(slurm: Slurm, place: Place) -> None:
     """Slurm's smallest limit is a minute; the example is told to stop 50 seconds before its end."""
     job = slurm.submit(
-        *("--time=1", "--signal=USR1@1", "submit_srun.sh", LONG),
+        *("--time=1", "--ntasks=1", "--signal=USR1@1", "submit_srun.sh", LONG),
         *("--checkpoint-folder=limited", "--before-limit=50"),
         cwd=place.folder,
     )

@@ -27,6 +27,10 @@ class Case:
     atol: float = 1e-6
 
 
+Groups = Sequence[Sequence[torch.Tensor]]
+"""The tensors of each module."""
+
+
 class Function(nn.Module):
     """A function as a module."""
 
@@ -50,52 +54,61 @@ class Each(nn.Module):
         return tuple(module(*tensors) for module, tensors in zip(self.each, groups, strict=True))
 
 
-def differences(
-    cases: Sequence[Case], folder: Path, checked: bool = False, native: bool = False
-) -> list[str]:
+def differences(cases: Sequence[Case], folder: Path, native: bool = False) -> list[str]:
     """What differs from eager, a line each: outputs, gradients of inputs and of parameters; and
     what is left to PyTorch, where all has to be `native`.
 
-    Every output starts the backward pass with the gradient of its mean.
+    Every output starts the backward pass with the gradient of its mean.  The build is a checked
+    one; where it had to check nothing, the one that users run has the same code.
     """
     model = Each([case.module for case in cases])
     tensors = [[_leaf(t) for t in case.inputs] for case in cases]
-    named = [
-        [bt.NamedTensor(f"x{i}_{j}", t) for j, t in enumerate(group)]
-        for i, group in enumerate(tensors)
-    ]
-    program = _program(model, named, folder / "each.pef", len(cases), checked)
-    given = [leaf for group in named for leaf in group]
-    results = program.run([g.name for g in given], [g.tensor.detach() for g in given])
+    programs = {"checked": _program(model, tensors, folder / "checked.pef", checked=True)}
+    manifest = programs["checked"].manifest
+    if manifest.report["sites"]:
+        programs["fast"] = _program(model, tensors, folder / "fast.pef", checked=False)
+    results = {build: _run(program, tensors) for build, program in programs.items()}
     model.zero_grad()
     expected = model(tensors)
     torch.stack([out.sum() / max(out.numel(), 1) for out in expected]).sum().backward()
-    hosts = program.manifest.host.values() if native else ()
+    hosts = manifest.host.values() if native else ()
     found = [f"{host.source}: {host.target} runs in PyTorch" for host in hosts]
-    for i, case in enumerate(cases):
-        pairs = {"output": (results[i].tensor(), expected[i].detach())}
-        pairs |= {
-            f"gradient of input {j}": (program.gradient(f"x{i}_{j}"), t.grad)
-            for j, t in enumerate(tensors[i])
-            if t.grad is not None
-        }
-        pairs |= {
-            f"gradient of {path}": (
-                program.gradient(bt.symbol_name(model, f"each.{i}.{path}")),
-                parameter.grad,
-            )
-            for path, parameter in case.module.named_parameters()
-            if parameter.grad is not None
-        }
-        found += [line for what, pair in pairs.items() if (line := _compare(case, what, *pair))]
+    for build, program in programs.items():
+        for i, case in enumerate(cases):
+            pairs = {"output": (results[build][i].tensor(), expected[i].detach())}
+            pairs |= _gradients(program, model, i, tensors[i])
+            found += [
+                f"{case.name}, {build}: {what}: {line}"
+                for what, pair in pairs.items()
+                if (line := _compare(case, *pair))
+            ]
     return found
+
+
+def _gradients(
+    program: Any, model: Each, i: int, leaves: Sequence[torch.Tensor]
+) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """The program's and eager's, of the inputs and the parameters of the module numbered `i`."""
+    names = {f"x{i}_{j}": t.grad for j, t in enumerate(leaves)} | {
+        bt.symbol_name(model, f"each.{i}.{path}"): parameter.grad
+        for path, parameter in model.each[i].named_parameters()
+    }
+    return {
+        f"gradient of {name}": (program.gradient(name), grad)
+        for name, grad in names.items()
+        if grad is not None
+    }
 
 
 def _leaf(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.clone().requires_grad_(tensor.is_floating_point())
 
 
-def _program(model: nn.Module, named: Any, path: Path, outputs: int, checked: bool) -> Any:
+def _program(model: Each, tensors: Groups, path: Path, checked: bool) -> Any:
+    named = [
+        [bt.NamedTensor(f"x{i}_{j}", t) for j, t in enumerate(group)]
+        for i, group in enumerate(tensors)
+    ]
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
     options = bt.Options(checked=checked, threads=1)
     bt.compile(
@@ -103,7 +116,7 @@ def _program(model: nn.Module, named: Any, path: Path, outputs: int, checked: bo
         (named,),
         optimizers=[optimizer],
         path=path,
-        loss_indices=range(outputs),
+        loss_indices=range(len(tensors)),
         options=options,
     )
     program = bt.load(path, options)
@@ -111,10 +124,16 @@ def _program(model: nn.Module, named: Any, path: Path, outputs: int, checked: bo
     return program
 
 
-def _compare(case: Case, what: str, got: torch.Tensor, expected: torch.Tensor) -> str:
+def _run(program: Any, tensors: Groups) -> Any:
+    given = {
+        f"x{i}_{j}": t.detach() for i, group in enumerate(tensors) for j, t in enumerate(group)
+    }
+    return program.run(list(given), list(given.values()))
+
+
+def _compare(case: Case, got: torch.Tensor, expected: torch.Tensor) -> str:
     try:
         torch.testing.assert_close(got, expected, rtol=case.rtol, atol=case.atol, equal_nan=True)
     except AssertionError as error:
-        reason = " ".join(line for line in str(error).splitlines()[1:] if line)
-        return f"{case.name}: {what}: {reason or error}"
+        return " ".join(line for line in str(error).splitlines()[1:] if line) or str(error)
     return ""

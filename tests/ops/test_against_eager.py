@@ -92,16 +92,12 @@ for _reduction in loss_cases.REDUCTIONS:
     ):
         TABLES[f"{_table.__name__}-{_reduction}"] = lambda t=_table, r=_reduction: t(r)
 
-_SLOW = ("attention-lengths", "attention-masks", "attention-dtypes", "grid-sampling", "antialiased")
-_MARKED = [pytest.param(t, marks=pytest.mark.slow) if t in _SLOW else t for t in TABLES]
-
 
 @pytest.mark.filterwarnings("ignore:reduction. 'mean' divides")  # PyTorch's advice on KLDivLoss
 @pytest.mark.filterwarnings("ignore:LSTM with projections")
 @pytest.mark.filterwarnings("ignore:index_reduce.. is in beta")
 @pytest.mark.filterwarnings("ignore:var\\(\\). degrees of freedom")
-@pytest.mark.parametrize("checked", [False, True], ids=["fast", "checked"])
-@pytest.mark.parametrize("table", _MARKED)
-def test_agrees_with_eager(table: str, checked: bool, tmp_path: Path) -> None:
-    found = differences(TABLES[table](), tmp_path, checked, table in NATIVE)
+@pytest.mark.parametrize("table", TABLES)
+def test_agrees_with_eager(table: str, tmp_path: Path) -> None:
+    found = differences(TABLES[table](), tmp_path, table in NATIVE)
     assert not found, "\n".join(found)
