@@ -36,3 +36,13 @@ def frames_here() -> Iterator[tuple[str, int]]:
     while frame is not None:
         yield frame.f_code.co_filename, frame.f_lineno
         frame = frame.f_back
+
+
+def functional_here() -> str:
+    """The function of torch.nn.functional that the user called, if this runs inside one."""
+    name, frame = "", sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename.startswith(_LIBRARIES):
+        if frame.f_code.co_filename == torch.nn.functional.__file__:
+            name = frame.f_code.co_name
+        frame = frame.f_back
+    return name

@@ -25,7 +25,7 @@ from batucada.capture.folding import MASKS, folded, positions, reads_values, val
 from batucada.capture.guards import value_that_passes
 from batucada.capture.hosting import can_run_on_host, host_nodes
 from batucada.capture.naming import symbol_name
-from batucada.capture.places import frames_here, user_line
+from batucada.capture.places import frames_here, functional_here, user_line
 from batucada.errors import CaptureError
 from batucada.ir.graph import Node, Section, input_node
 from batucada.ir.types import Type
@@ -142,7 +142,9 @@ class Recorder(TorchDispatchMode):
             return self._read(func, args, kwargs or {}, where)
         if func._schema.name == "aten::copy_" and args[0].device.type != "meta":
             raise CaptureError(f"{where}: a tensor outside the model is changed in place")
-        return self._dispatch(func, *self._adjusted(func, args, dict(kwargs or {})), where)
+        out = self._dispatch(func, *self._adjusted(func, args, dict(kwargs or {})), where)
+        self._name_results(func, args, out)
+        return out
 
     def _read(self, func: Any, args: Any, kwargs: dict[str, Any], where: str) -> Any:
         """The result of an operator that looks at values, where these are known already."""
@@ -261,7 +263,6 @@ class Recorder(TorchDispatchMode):
             self.bind(tensor, node)
         if func.is_view:
             self._aliases.bind_view(out, func, args, kwargs)
-        self._name_results(str(func), [tensor for tensor, _ in found])
         return out
 
     def _report(
@@ -298,16 +299,20 @@ class Recorder(TorchDispatchMode):
                     f" and {node.type} in the compiler"
                 )
             self.bind(tensor, node)
-        self._name_results(name, tensors)
 
-    def _name_results(self, name: str, tensors: list[torch.Tensor]) -> None:
-        """What the vendor's compiler calls an output that this operator makes."""
+    def _name_results(self, func: Any, args: Any, out: Any) -> None:
+        """What the vendor's compiler calls an output that this operator makes: by the innermost
+        module, in the model itself by the function.  An operator that others stand for comes after
+        them, so its name is the one that stays.
+        """
         if not self._modules:
             return
         base = self._modules[-1]
-        op = "" if len(self._modules) > 1 else "__" + name.split(".")[1]
-        for index, tensor in enumerate(tensors):
-            self.produced_by[id(tensor)] = f"{base}{op}__outputs__{index}"
+        op = "" if len(self._modules) > 1 else f"__{functional_here() or _base_name(func)}"
+        given = set() if _changes_first_argument(func) else {id(a) for a in tree_leaves(args)}
+        for index, tensor in enumerate(tree_leaves(out)):
+            if id(tensor) not in given:
+                self.produced_by[id(tensor)] = f"{base}{op}__outputs__{index}"
 
     def _change(self, tensor: torch.Tensor, node: Node, where: str) -> None:
         """`tensor` was changed in place, and with it what it shares memory with."""
@@ -324,6 +329,10 @@ class Recorder(TorchDispatchMode):
         tensor = _made_of(node)
         self.bind(tensor, node)
         return tensor
+
+
+def _base_name(func: Any) -> str:
+    return func._schema.name.split("::")[1].strip("_")
 
 
 def _made_of(node: Any) -> Any:
