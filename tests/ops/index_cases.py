@@ -1,8 +1,8 @@
-"""Values read and written at computed indices."""
+"""Values read at computed indices."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -57,29 +57,10 @@ def lookups() -> list[Case]:
         case(f"index_select {dim}", lambda a, i, d=dim: a.index_select(d, i), cube, below(4, 9))
         for dim in (0, 1, -1)
     ]
-    for dtype in (
-        torch.float64,
-        torch.bfloat16,
-        torch.float16,
-        torch.int32,
-        torch.uint8,
-        torch.bool,
-    ):
-        table = integers(7, 10).abs().to(dtype)
-        cases.append(
-            case(f"look up {dtype}", number(lambda a, i: a[i]), table, pick, torch.ones(1))
-        )
-        cases.append(
-            case(
-                f"gather {dtype}",
-                number(lambda a, i: a.gather(1, i)),
-                table,
-                below(10, 7, 3),
-                torch.ones(1),
-            )
-        )
     return [
         *cases,
+        *_lookups_of(torch.float64, torch.bfloat16, torch.float16),
+        *_lookups_of(torch.int32, torch.uint8, torch.bool),
         case("x[i]", lambda a, i: a[i], x, pick),
         case("x[:, i]", lambda a, i: a[:, i], x, pick),
         case("x[..., i]", lambda a, i: a[..., i], cube, below(6, 3, 2)),
@@ -103,6 +84,14 @@ def lookups() -> list[Case]:
         case("take_along_dim", lambda a: a.take_along_dim(a.abs().argmax(1, True), 1), x),
         case("along rows of pairs", lambda a, i: a[torch.arange(7), i], x, below(10, 7)),
     ]
+
+
+def _lookups_of(*dtypes: torch.dtype) -> Iterator[Case]:
+    pick, columns, one = torch.tensor([0, -1, 3, 3]), below(10, 7, 3), torch.ones(1)
+    for dtype in dtypes:
+        table = integers(7, 10).abs().to(dtype)
+        yield case(f"look up {dtype}", number(lambda a, i: a[i]), table, pick, one)
+        yield case(f"gather {dtype}", number(lambda a, i: a.gather(1, i)), table, columns, one)
 
 
 def embeddings() -> list[Case]:
@@ -164,177 +153,3 @@ class _Tied(nn.Module):
 
     def forward(self, index: torch.Tensor) -> torch.Tensor:
         return functional.linear(torch.tanh(self.table(index)), self.table.weight)
-
-
-def scatters() -> list[Case]:
-    x, src, cube = normal(7, 10), normal(7, 10), normal(4, 5, 64)
-    columns = torch.stack([torch.randperm(10, generator=_GENERATOR)[:4] for _ in range(7)])
-    rows = torch.stack([torch.randperm(7, generator=_GENERATOR)[:3] for _ in range(10)], 1)
-    many = below(10, 7, 10)
-    reduces = ("sum", "prod", "mean", "amax", "amin")
-    cases = [
-        case(
-            f"scatter_reduce {by} {keep}",
-            lambda a, s, i, b=by, k=keep: a.scatter_reduce(1, i, s, b, include_self=k),
-            x,
-            src[:, :4],
-            columns,
-        )
-        for by in reduces
-        for keep in (True, False)
-    ]
-    cases += [
-        case(
-            f"index_reduce {by}",
-            lambda a, s, b=by: a.index_reduce(0, torch.tensor([2, 0, 2]), s, b),
-            x.clone(),
-            src[:3],
-        )
-        for by in ("mean", "amax", "amin")
-    ]
-    for dtype in (torch.float64, torch.bfloat16, torch.int32, torch.int64):
-        a, b = integers(7, 10).to(dtype), integers(7, 10).to(dtype)
-        cases.append(
-            case(
-                f"scatter_add {dtype}",
-                number(lambda a, b, i: a.scatter_add(1, i, b)),
-                a,
-                b,
-                many,
-                torch.ones(1),
-            )
-        )
-        cases.append(
-            case(
-                f"scatter {dtype}",
-                number(lambda a, b, i: a.scatter(1, i, b)),
-                a,
-                b[:, :4],
-                columns,
-                torch.ones(1),
-            )
-        )
-    return [
-        *cases,
-        case("scatter 1", lambda a, s, i: a.scatter(1, i, s), x, src[:, :4], columns),
-        case("scatter 0", lambda a, s, i: a.scatter(0, i, s), x, src[:3], rows),
-        case("scatter of a number", lambda a, i: a.scatter(1, i, 2.5), x, columns),
-        case(
-            "scatter of less", lambda a, s, i: a.scatter(1, i, s.detach()), x, src, columns[:3, :2]
-        ),
-        case(
-            "scatter of none", lambda a, s, i: a.scatter(1, i, s.detach()), x, src, columns[:, :0]
-        ),
-        case(
-            "scatter multiply",
-            lambda a, i: a * a.detach().scatter(1, i, 3.0, reduce="multiply"),
-            x.round(),
-            columns,
-        ),
-        case("scatter_add 1", lambda a, s, i: a.scatter_add(1, i, s), x, src, many),
-        case("scatter_add 0", lambda a, s, i: a.scatter_add(0, i, s), x, src[:5], below(7, 5, 10)),
-        case(
-            "scatter_add of columns",
-            lambda a, s, i: a.scatter_add(1, i[..., None].expand(4, 3, 64), s),
-            cube,
-            normal(4, 3, 64),
-            below(5, 4, 3),
-        ),
-        case("index_add 0", lambda a, s, i: a.index_add(0, i, s), x, normal(9, 10), below(7, 9)),
-        case(
-            "index_add 1",
-            lambda a, s, i: a.index_add(1, i, s, alpha=0.5),
-            x,
-            normal(7, 4),
-            below(10, 4),
-        ),
-        case(
-            "index_add of columns",
-            lambda a, s, i: a.index_add(1, i, s),
-            cube,
-            normal(4, 9, 64),
-            below(5, 9),
-        ),
-        case(
-            "index_add 1-d",
-            lambda a, s, i: a.index_add(0, i, s),
-            normal(5),
-            normal(9),
-            below(5, 9),
-        ),
-        case(
-            "index_copy", lambda a, s: a.index_copy(1, torch.tensor([4, 0, 7]), s), x, normal(7, 3)
-        ),
-        case("index_fill", lambda a: a.index_fill(0, torch.tensor([4, -1]), 2.0), x),
-        case(
-            "index_put", lambda a, s: a.index_put((torch.tensor([4, -1, 0]),), s), x, normal(3, 10)
-        ),
-        case("x[:, i] = y", _assigned(torch.tensor([4, -1, 0])), x, normal(7, 3)),
-        case(
-            "index_put of pairs",
-            lambda a, s, i: a.index_put((i, i + 1), s),
-            x,
-            normal(4),
-            torch.tensor([3, 1, 0, 5]),
-        ),
-        case(
-            "index_put, added",
-            lambda a, s, i, j: a.index_put((i, j), s, accumulate=True),
-            x,
-            normal(6),
-            below(7, 6),
-            below(10, 6),
-        ),
-        case(
-            "index_put apart",
-            lambda a, s, i, j: a.index_put((i, torch.tensor([[0], [1]]), j), s, True),
-            cube,
-            normal(2, 3),
-            below(4, 3),
-            below(64, 2, 1),
-        ),
-        case(
-            "index_put broadcast",
-            lambda a, s, i: a.index_put((i,), s, True),
-            x,
-            normal(1),
-            below(7, 2, 3),
-        ),
-        case(
-            "x[mask] = 2",
-            lambda a: a.masked_fill(a > 0, 0.0).index_put((a < 0,), torch.tensor(2.0)) * a,
-            x,
-        ),
-        case(
-            "x[mask of rows] = y",
-            lambda a, s: a.detach().index_put((a[:, 0] > 0,), s.detach()) * a,
-            x,
-            normal(10),
-        ),
-        case("put", lambda a, s, i: a.put(i, s, accumulate=True), x, normal(5), below(70, 5)),
-        case(
-            "a histogram",
-            lambda a, i: torch.zeros(10).index_add(0, i, a.exp()),
-            normal(40),
-            below(10, 40),
-        ),
-        case("a mean over edges", _edges, normal(6, 16), below(6, 2, 20)),
-    ]
-
-
-def _assigned(index: torch.Tensor) -> Callable[..., torch.Tensor]:
-    def function(a: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
-        a = a * 2
-        a[:, index] = s
-        a[2:4, index[:1]] += 1
-        return a
-
-    return function
-
-
-def _edges(x: torch.Tensor, edges: torch.Tensor) -> torch.Tensor:
-    """What a graph convolution does: the mean of the neighbours."""
-    source, target = edges
-    total = torch.zeros_like(x).index_add(0, target, x[source])
-    count = torch.zeros(x.shape[0]).index_add(0, target, torch.ones(target.shape[0]))
-    return total / count.clamp(min=1)[:, None]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 
 from tests.ops.against_eager import Case
@@ -96,57 +98,33 @@ def sorts() -> list[Case]:
         ((1,), 0),
         ((4, 0), 1),
     )
-    cases = [_sorts(shape, dim, way) for shape, dim in shapes for way in (False, True)]
-    for way in (False, True):
-        for dim in (0, 1):
-            cases.append(
-                case(
-                    f"argsort of special values {dim} {way}",
-                    number(
-                        lambda a, w=way, d=dim: a.detach().argsort(stable=True, dim=d, descending=w)
-                    ),
-                    _special(17, 19),
-                    torch.ones(1),
-                )
-            )
-    for dtype in (
-        torch.float64,
-        torch.bfloat16,
-        torch.float16,
-        torch.int64,
-        torch.uint8,
-        torch.bool,
-    ):
-        table = integers(7, 10).abs().to(dtype)
-        cases.append(
-            case(
-                f"sort {dtype}",
-                number(lambda a: a.sort(stable=True, dim=1)[1]),
-                table,
-                torch.ones(1),
-            )
-        )
-    steps = torch.tensor([-1.0, 0.0, 0.0, 0.5, 2.0])
-    for right in (False, True):
-        cases.append(
-            case(
-                f"bucketize {right}",
-                number(lambda a, r=right: torch.bucketize(a.detach(), steps, right=r)),
-                _special(7, 10) - 1,
-                torch.ones(1),
-            )
-        )
-        cases.append(
-            case(
-                f"searchsorted {right}",
-                number(lambda a, b, r=right: torch.searchsorted(b.detach(), a.detach(), right=r)),
-                x,
-                normal(7, 19).sort(1)[0],
-                torch.ones(1),
-            )
-        )
     return [
-        *cases,
+        *(_sorts(shape, dim, way) for shape, dim in shapes for way in (False, True)),
+        *_sorts_of(torch.float64, torch.bfloat16, torch.float16),
+        *_sorts_of(torch.int64, torch.uint8, torch.bool),
+        *(_special_argsort(dim, way) for dim in (0, 1) for way in (False, True)),
+        case("msort", lambda a: a.msort() * 2, x),
+        case("sort of a view", lambda a: a.t()[::2].sort(0)[0], x),
+        case("sort of an expression", lambda a: a.exp().sort(1)[0] * a, x),
+    ]
+
+
+def _sorts_of(*dtypes: torch.dtype) -> Iterator[Case]:
+    places = number(lambda a: a.sort(stable=True, dim=1)[1])
+    for dtype in dtypes:
+        table = integers(7, 10).abs().to(dtype)
+        yield case(f"sort {dtype}", places, table, torch.ones(1))
+
+
+def _special_argsort(dim: int, descending: bool) -> Case:
+    places = number(lambda a: a.detach().argsort(stable=True, dim=dim, descending=descending))
+    name = f"argsort of special values {dim} {descending}"
+    return case(name, places, _special(17, 19), torch.ones(1))
+
+
+def selections() -> list[Case]:
+    x = normal(7, 10)
+    return [
         case("topk", lambda a: a.topk(3)[0] * 2, x),
         case("topk 0", lambda a: a.topk(3, 0)[0] * 2, x),
         case("topk of most", lambda a: a.topk(9)[0] * a[:, 1:], x),
@@ -165,14 +143,34 @@ def sorts() -> list[Case]:
         case("median with NaN", lambda a: a.median(1)[0].nan_to_num(), _special(7, 10)),
         case("nanmedian", lambda a: a.nanmedian(1)[0].nan_to_num(), _special(7, 10)),
         case("median of all", number(lambda a: a.detach().median()), x, torch.ones(1)),
-        case("msort", lambda a: a.msort() * 2, x),
-        case("sort of a view", lambda a: a.t()[::2].sort(0)[0], x),
-        case("sort of an expression", lambda a: a.exp().sort(1)[0] * a, x),
+        case("quantile", lambda a: a.quantile(torch.tensor(0.3), 1), x),
+    ]
+
+
+def searches() -> list[Case]:
+    steps = torch.tensor([-1.0, 0.0, 0.0, 0.5, 2.0])
+    return [
         case(
             "searchsorted of all",
             number(lambda a: torch.searchsorted(steps, a.detach(), out_int32=True)),
-            x,
+            normal(7, 10),
             torch.ones(1),
         ),
-        case("quantile", lambda a: a.quantile(torch.tensor(0.3), 1), x),
+        *(find for right in (False, True) for find in _searches(steps, right)),
     ]
+
+
+def _searches(steps: torch.Tensor, right: bool) -> Iterator[Case]:
+    yield case(
+        f"bucketize {right}",
+        number(lambda a: torch.bucketize(a.detach(), steps, right=right)),
+        _special(7, 10) - 1,
+        torch.ones(1),
+    )
+    yield case(
+        f"searchsorted {right}",
+        number(lambda a, b: torch.searchsorted(b.detach(), a.detach(), right=right)),
+        normal(7, 10),
+        normal(7, 19).sort(1)[0],
+        torch.ones(1),
+    )
