@@ -26,6 +26,8 @@ DIGEST_BYTES = 64
 SEAL_BYTES = len(SEAL) + DIGEST_BYTES
 DEFLATE_LIMIT_BYTES = 256 << 20
 """A member that unpacks to more is stored, so that a small file never unpacks to a huge one."""
+_DEFLATE_LEVEL = 3
+"""A fifth larger than with zlib's usual 6, in less than half the time."""
 
 _MEMBER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*(/[A-Za-z0-9_][A-Za-z0-9_.+-]*)*")
 _EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -43,7 +45,7 @@ def write_archive(file: BufferedRandom, members: Mapping[str, bytes]) -> None:
         for name, data in members.items():
             if not _MEMBER_NAME.fullmatch(name):
                 raise PefError(f"{name!r} is no name for a member of a PEF")
-            archive.writestr(_header(name, len(data)), data, compresslevel=6)
+            archive.writestr(_header(name, len(data)), data, compresslevel=_DEFLATE_LEVEL)
     end = file.seek(-DIGEST_BYTES, io.SEEK_END)
     file.truncate()
     file.seek(0)

@@ -211,7 +211,15 @@ class Manifest:
 def manifest_text(manifest: Manifest) -> str:
     """The manifest as JSON text.  PefError when it contradicts itself."""
     _check(manifest)
-    return json.dumps(to_json(manifest), indent=1, allow_nan=False) + "\n"
+    fields = (f"{json.dumps(k)}: {_json_text(v)}" for k, v in to_json(manifest).items())
+    return "{\n" + ",\n".join(fields) + "\n}\n"
+
+
+def _json_text(value: Any) -> str:
+    """A list with a line for each item."""
+    if not isinstance(value, list) or not value:
+        return json.dumps(value, allow_nan=False)
+    return "[\n " + ",\n ".join(json.dumps(item, allow_nan=False) for item in value) + "\n]"
 
 
 def parse_manifest(text: str) -> Manifest:

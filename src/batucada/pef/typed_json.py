@@ -12,20 +12,30 @@ from typing import Any, Literal
 
 from batucada.errors import PefError
 
-type_hints = cache(typing.get_type_hints)
 NON_FINITE = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
+_PLAIN = frozenset({str, int, bool})
+_parts = cache(lambda kind: (typing.get_origin(kind), typing.get_args(kind)))
+
+
+@cache
+def _fields(kind: Any) -> dict[str, Any]:
+    """The fields of a record, each with its kind."""
+    hints = typing.get_type_hints(kind)
+    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
 
 
 def to_json(value: Any) -> Any:
     """`value` as JSON: records become objects, tuples lists, infinities and NaN strings."""
-    if dataclasses.is_dataclass(value):
-        return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if type(value) in _PLAIN:
+        return value
     if isinstance(value, Mapping):
         return {key: to_json(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
         return [to_json(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
+    if dataclasses.is_dataclass(value):
+        return {name: to_json(getattr(value, name)) for name in _fields(type(value))}
     return value
 
 
@@ -35,11 +45,15 @@ def from_json(kind: Any, value: Any, where: str) -> Any:
     `kind` is a dataclass, int, float, str, bool, `Any`, a Literal, `tuple[X, ...]`, `dict[str, X]`
     or `X | None`.
     """
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if kind in _PLAIN:
+        return _expect(kind, value, where)
     if kind is Any:
         return value
+    if kind is float:
+        return _float(value, where)
     if dataclasses.is_dataclass(kind):
         return _record(kind, _expect(dict, value, where), where)
+    origin, arguments = _parts(kind)
     if origin is Literal:
         return _choice(arguments, value, where)
     if origin is tuple:
@@ -48,14 +62,12 @@ def from_json(kind: Any, value: Any, where: str) -> Any:
     if origin is dict:
         items = _expect(dict, value, where)
         return {k: from_json(arguments[1], v, f"{where}.{k}") for k, v in items.items()}
-    if origin is types.UnionType:
-        return None if value is None else from_json(arguments[0], value, where)
-    return _float(value, where) if kind is float else _expect(kind, value, where)
+    assert origin is types.UnionType, kind
+    return None if value is None else from_json(arguments[0], value, where)
 
 
 def _record(kind: Any, value: dict[str, Any], where: str) -> Any:
-    hints = type_hints(kind)
-    fields = {field.name: hints[field.name] for field in dataclasses.fields(kind)}
+    fields = _fields(kind)
     for name in value:
         if name not in fields:
             raise PefError(f"{where}: unknown field {name!r}")
