@@ -114,16 +114,14 @@ def postorder(roots: Iterable[Node]) -> Iterator[Node]:
     """Every node the roots reach, arguments first, each once; no recursion, so depth is free."""
     done: set[Node] = set()
     for root in roots:
-        stack = [(root, iter(root.args))]
+        stack = [root]
         while stack:
-            node, args = stack[-1]
-            if node in done:
-                stack.pop()
+            node = stack[-1]
+            pending = [arg for arg in node.args if arg not in done]
+            if pending:
+                stack += reversed(pending)
                 continue
-            pending = next((arg for arg in args if arg not in done), None)
-            if pending is None:
+            stack.pop()
+            if node not in done:
                 done.add(node)
-                stack.pop()
                 yield node
-            else:
-                stack.append((pending, iter(pending.args)))

@@ -12,8 +12,9 @@ class VerifyError(AssertionError):
 
 def verify(graph: Graph) -> Graph:
     """The graph itself; VerifyError names the node that is wrong."""
-    names = [node.name for node in graph.inputs]
-    if len(set(names)) != len(names):
+    inputs = {node.name: node for node in graph.inputs}
+    if len(inputs) != len(graph.inputs):
+        names = [node.name for node in graph.inputs]
         raise VerifyError(f"{graph.name}: two inputs share a name among {names}")
     seen = set(graph.inputs)
     for node in graph.nodes:
@@ -24,9 +25,9 @@ def verify(graph: Graph) -> Graph:
     for out in graph.outputs:
         if out.node not in seen:
             raise VerifyError(f"output {out.name} is not computed")
-        if out.role == "update" and graph.input(out.name).type != out.node.type:
+        if out.role == "update" and inputs[out.name].type != out.node.type:
             raise VerifyError(
-                f"update of {out.name} is {out.node.type}, not {graph.input(out.name).type}"
+                f"update of {out.name} is {out.node.type}, not {inputs[out.name].type}"
             )
     return graph
 

@@ -141,6 +141,8 @@ def with_args(node: Node, args: Sequence[Node]) -> Node:
 
 
 def broadcast(*shapes: Shape) -> Shape:
+    if all(shape == shapes[0] for shape in shapes):
+        return shapes[0] if shapes else ()
     try:
         return np.broadcast_shapes(*shapes)
     except ValueError:
