@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 
@@ -115,3 +116,24 @@ def test_where_it_is() -> None:
     assert cache_folder("/y", {}) == Path("/y")
     assert cache_folder("off", {}) is None
     assert Cache(Path("/nowhere")).find("0" * 64) is None
+
+
+def test_the_report_tells_pytorch_from_the_compiler(tmp_path: Path) -> None:
+    for _ in range(2):
+        report = compiled(tmp_path).report
+        assert 0 < report["pytorch_s"] < report["seconds"]["capture"]
+        assert bt.load(tmp_path / "m.pef").manifest.report["pytorch_s"] == report["pytorch_s"]
+
+
+def test_garbage_is_collected_as_before(tmp_path: Path) -> None:
+    before = gc.get_threshold()
+    paces = []
+
+    class Model(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            paces.append(gc.get_threshold())
+            return x + 1
+
+    bt.compile(Model(), X, path=tmp_path / "m.pef", options=bt.Options(cache="off"))
+    assert paces[0][0] > before[0]
+    assert gc.get_threshold() == before

@@ -7,6 +7,7 @@ damaged is removed; a folder that cannot be written is no cache; no failure here
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 from collections.abc import Iterable, Mapping
@@ -15,7 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from batucada.errors import BatucadaError
-from batucada.pef import Manifest, Pef, read_pef, write_pef
+from batucada.pef import Manifest, read_pef, write_pef
 
 MAX_BYTES = 2**30
 """Beyond this the entries that were not used for longest go."""
@@ -40,9 +41,10 @@ def key_of(parts: Iterable[str | bytes]) -> str:
     return digest.hexdigest()
 
 
+@functools.cache
 def compiler_fingerprint() -> str:
     """Of the compiler's own source and of what it compiles with: a change of either is another
-    compiler.
+    compiler.  Once a process, which runs what it has loaded.
     """
     package = Path(__file__).parent
     sources = sorted(package.rglob("*.py"))
@@ -53,21 +55,21 @@ class Cache:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def find(self, key: str) -> Pef | None:
+    def find(self, key: str) -> tuple[Manifest, dict[str, bytes]] | None:
+        """The manifest and the members by name, all of them checked."""
         path = self._path(key)
         if not path.is_file():
             return None
         try:
             found = read_pef(path)
-            for name in found.names:  # every member is checked here, not when it is used
-                found.member(name)
+            members = {name: found.member(name) for name in found.names}
         except BatucadaError:
             with suppress(OSError):
                 path.unlink()
             return None
         with suppress(OSError):
             os.utime(path)
-        return found
+        return found.manifest, members
 
     def keep(self, key: str, manifest: Manifest, members: dict[str, bytes]) -> None:
         with suppress(OSError, BatucadaError):

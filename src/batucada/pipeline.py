@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from batucada.codegen.objects import assemble, assembly
 from batucada.codegen.target import Target, host_target, target_of
 from batucada.config import Options
 from batucada.errors import OptionError
+from batucada.garbage import collected_rarely
 from batucada.ir.graph import Graph
 from batucada.ir.loops_text import print_kernel
 from batucada.ir.loops_verify import verify_kernel
@@ -41,7 +42,7 @@ from batucada.passes.layout import store_weights_packed
 from batucada.passes.products import join_products
 from batucada.passes.recompute import recompute
 from batucada.passes.simplify import simplify
-from batucada.pef import Manifest, Pef, write_pef
+from batucada.pef import Manifest, write_pef
 from batucada.runtime.oracle import check_step
 
 STEPS = (
@@ -59,8 +60,8 @@ STEPS = (
 
 @dataclass(frozen=True)
 class Compiled:
-    """What a compilation leaves: the PEF's path, the outputs in order, and seconds and sizes by
-    step.
+    """What a compilation leaves: the PEF's path, the outputs in order, and seconds by step, with
+    those that PyTorch took in the first.
 
     `texts` holds every level as text: STEPS up to `module`, under their names.  `path` is None
     when the pipeline was stopped before the PEF."""
@@ -155,15 +156,15 @@ def compile(
     run = _Run(options, progress)
     captured: Captured | None = None
     written: Path | None = None
-    try:
+    with suppress(_Stopped), collected_rarely():
         with run.step("capture"):  # the only step that knows the model
             captured = capture(
                 model, args, kwargs, training=bool(optimizers), loss_indices=loss_indices
             )
-            run.texts["capture"] = print_graph(verify(captured.graph))
+            run.texts["capture"] = print_graph(captured.graph)
         with run.step("optimizers"):
             specs = describe_optimizers(model, optimizers)
-            graph = verify(append_optimizers(captured.graph, specs, options.data_parallel))
+            graph = append_optimizers(captured.graph, specs, options.data_parallel)
             run.texts["optimizers"] = print_graph(graph)
         manifest, members = _taken_or_built(captured, specs, graph, run)
         with run.step("pef"):
@@ -175,15 +176,15 @@ def compile(
                 report={
                     **manifest.report,
                     "seconds": run.seconds,
-                    "cached": "cache" in run.seconds,
+                    "pytorch_s": captured.pytorch_s,
+                    "cached": "object" not in run.seconds,
                 },
             )
             written = Path(path)
             write_pef(written, manifest, members)
-    except _Stopped:
-        pass
     assert captured is not None
-    return Compiled(written, captured.outputs, {"seconds": run.seconds}, run.texts)
+    report = {"seconds": run.seconds, "pytorch_s": captured.pytorch_s}
+    return Compiled(written, captured.outputs, report, run.texts)
 
 
 def _taken_or_built(
@@ -193,10 +194,12 @@ def _taken_or_built(
     cache = _cache(run.options)
     if cache is None:
         return _built(captured, specs, graph, run)
-    key = _cache_key(captured, specs, graph, run.options)
-    known = cache.find(key)
+    with run.step("cache"):
+        key = _cache_key(captured, specs, run)
+        known = cache.find(key)
     if known is not None:
-        return _taken(known, run)
+        run.texts |= {level: known[1][name].decode() for level, name in TEXT_MEMBERS.items()}
+        return known
     manifest, members = _built(captured, specs, graph, run)
     cache.keep(key, manifest, members)
     return manifest, members
@@ -205,8 +208,12 @@ def _taken_or_built(
 def _built(
     captured: Captured, specs: Sequence[OptimizerSpec], graph: Graph, run: _Run
 ) -> tuple[Manifest, dict[str, bytes]]:
-    """The steps from the graph to object code."""
+    """The steps from the graph to object code.  A graph that comes from the cache was verified
+    when it was compiled.
+    """
     options = run.options
+    verify(captured.graph)
+    verify(graph)
     with run.step("simplify"):
         graph = run.checked("simplify", graph, simplify(graph))
         run.texts["simplify"] = print_graph(graph)
@@ -245,26 +252,17 @@ def _cache(options: Options) -> Cache | None:
     return Cache(folder) if folder is not None else None
 
 
-def _cache_key(
-    captured: Captured, specs: Sequence[OptimizerSpec], graph: Graph, options: Options
-) -> str:
+def _cache_key(captured: Captured, specs: Sequence[OptimizerSpec], run: _Run) -> str:
     """Everything the members of the PEF depend on, the compiler included."""
+    options = run.options
     names = (captured.outputs, captured.paths, captured.start_gradients, captured.rates)
     return key_of(
         [
-            print_graph(captured.graph), print_graph(graph), repr(names), repr(specs),
+            run.texts["capture"], run.texts["optimizers"], repr(names), repr(specs),
             repr(_target(options)), str((options.checked, captured.training, options.bucket_mb)),
             _constants(captured), compiler_fingerprint(),
         ]
     )  # fmt: skip
-
-
-def _taken(known: Pef, run: _Run) -> tuple[Manifest, dict[str, bytes]]:
-    """A program that was compiled before, and its texts."""
-    with run.step("cache"):
-        members = {name: known.member(name) for name in known.names}
-        run.texts |= {level: members[name].decode() for level, name in TEXT_MEMBERS.items()}
-    return known.manifest, members
 
 
 def _constants(captured: Captured) -> bytes:

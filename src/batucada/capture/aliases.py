@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.utils._pytree import tree_leaves
 
+from batucada.capture.leaves import leaves
 from batucada.ir.graph import Node
 
 aten = torch.ops.aten
@@ -61,7 +61,7 @@ class Aliases:
         """`out` are results of a view operator of a tensor: those that share its memory are its
         views."""
         source = args[0]
-        for index, tensor in enumerate(tree_leaves(out)):
+        for index, tensor in enumerate(leaves(out)):
             if not isinstance(tensor, torch.Tensor) or tensor is source:
                 continue
             if tensor.untyped_storage()._cdata == source.untyped_storage()._cdata:
@@ -72,7 +72,7 @@ class Aliases:
         if self._seen[id(tensor)] != self._version(tensor):
             view = self._views[id(tensor)]
             again = self._tensor_of(self.node_of(view.source))
-            results = tree_leaves(self._run(view.func, again, *view.args, **view.kwargs))
+            results = leaves(self._run(view.func, again, *view.args, **view.kwargs))
             self.bind(tensor, self._nodes[id(results[view.index])])
         return self._nodes[id(tensor)]
 

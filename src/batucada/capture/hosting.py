@@ -6,9 +6,9 @@ import json
 from typing import Any
 
 import torch
-from torch.utils._pytree import tree_leaves
 
 from batucada.capture.dtypes import dtype_of
+from batucada.capture.leaves import leaves
 from batucada.errors import CaptureError
 from batucada.ir.graph import Node
 from batucada.ir.types import Type
@@ -45,7 +45,7 @@ def host_nodes(
     text = json.dumps({"args": form(list(args)), "kwargs": {k: form(v) for k, v in kept.items()}})
     flops = _flops(func, args, kwargs, out)
     found = []
-    for index, result in enumerate(tree_leaves(out)):
+    for index, result in enumerate(leaves(out)):
         if isinstance(result, torch.Tensor):
             kind = Type(dtype_of(result.dtype), tuple(result.shape))
             node = host_call(
@@ -62,4 +62,4 @@ def _flops(func: Any, args: Any, kwargs: dict[str, Any], out: Any) -> int:
     count = flop_registry.get(func.overloadpacket)
     if count is not None:
         return int(count(*args, **kwargs, out_val=out))
-    return sum(t.numel() for t in tree_leaves(out) if isinstance(t, torch.Tensor))
+    return sum(t.numel() for t in leaves(out) if isinstance(t, torch.Tensor))

@@ -52,6 +52,7 @@ class Captured:
     constants: dict[str, torch.Tensor]  # constant symbol -> the tensor the model closes over
     start_gradients: dict[str, float]  # tangent symbol -> the value it is filled with by default
     rates: dict[str, float]  # hyperparameter of a dropout -> its rate at compilation
+    pytorch_s: float  # seconds of the capture that PyTorch took, see `Clock`
 
 
 def capture(
@@ -138,7 +139,7 @@ class _Session:
         self.model = model
         self.training = training
         self.recorder = Recorder()
-        self.inputs: list[Node] = []
+        self.inputs: dict[str, Node] = {}
         self.paths: dict[str, str] = {}
         self.sources: dict[str, torch.Tensor] = {}  # symbol -> tensor without data
         self.outputs: list[Output] = []
@@ -209,11 +210,11 @@ class _Session:
         return node
 
     def _add_input(self, node: Node) -> Node:
-        if any(known.name == node.name for known in self.inputs):
+        if node.name in self.inputs:
             raise InputError(
                 f"two tensors of the model are called {node.name!r}; give each its own name"
             )
-        self.inputs.append(node)
+        self.inputs[node.name] = node
         return node
 
     def forward(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
@@ -226,7 +227,10 @@ class _Session:
             return twin
 
         given = tree_map(leaf, (args, kwargs))
-        with torch.set_grad_enabled(self.training), self.recorder.module_names(self.model):
+        with (
+            torch.set_grad_enabled(self.training), self.recorder.module_names(self.model),
+            self.recorder.clock.pytorch(),
+        ):  # fmt: skip
             # not model(...): a program may have replaced its class's __call__
             returned = nn.Module.__call__(self.model, *given[0], **given[1])
         results = [leaf for leaf in tree_leaves(returned) if isinstance(leaf, torch.Tensor)]
@@ -244,13 +248,13 @@ class _Session:
         name = self.recorder.produced_by.get(
             id(result), f"{model_name(self.model)}__outputs__{index}"
         )
-        if name in {*(spec.name for spec in self.specs), *(node.name for node in self.inputs)}:
+        if name in {*(spec.name for spec in self.specs), *self.inputs}:
             name = f"{name}__{index}"
         self.specs.append(OutputSpec(name, result.dtype, tuple(result.shape)))
         self.outputs.append(Output(name, "output", node))
 
     def _buffer_updates(self) -> None:
-        for node in self.inputs:
+        for node in self.inputs.values():
             now = self.recorder.node_of(self.sources[node.name])
             if now is node:
                 continue
@@ -278,14 +282,15 @@ class _Session:
             node = self._declare(f"{self.specs[i].name}__grad", tangent, "tangent")
             self.start_gradients[node.name] = 1 / max(results[i].numel(), 1) if i in losses else 0.0
             tangents.append(tangent)
-        wanted = [node.name for node in self.inputs if self.sources[node.name].requires_grad]
+        wanted = [name for name in self.inputs if self.sources[name].requires_grad]
         self.recorder.section = "BCKWD"
-        gradients = torch.autograd.grad(
-            [results[i] for i in starts],
-            [self.sources[n] for n in wanted],
-            tangents,
-            allow_unused=True,
-        )
+        with self.recorder.clock.pytorch():
+            gradients = torch.autograd.grad(
+                [results[i] for i in starts],
+                [self.sources[n] for n in wanted],
+                tangents,
+                allow_unused=True,
+            )
         for name, gradient in zip(wanted, gradients, strict=True):
             if gradient is not None:
                 self.outputs.append(Output(name, "gradient", self.recorder.node_of(gradient)))
@@ -298,7 +303,7 @@ class _Session:
             self.outputs.append(Output(RUN, "update", drawn.run))
         reached = set(postorder(output.node for output in self.outputs))
         held = [(n, t) for n, t in self.recorder.constants.values() if n in reached]
-        inputs = [*self.inputs, *(node for node, _ in held)]
+        inputs = [*self.inputs.values(), *(node for node, _ in held)]
         graph = graph_of(model_name(self.model), inputs, self.outputs)
         return Captured(
             graph=graph,
@@ -308,6 +313,7 @@ class _Session:
             constants={node.name: tensor for node, tensor in held},
             start_gradients=self.start_gradients,
             rates={name: rate for name, (_, rate) in drawn.rates.items()},
+            pytorch_s=self.recorder.clock.pytorch_s,
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -22,12 +23,15 @@ def user_line(frames: Iterable[tuple[str, int]]) -> str:
     """`file:line` of the first frame that is neither PyTorch's, Python's nor ours."""
     for filename, line in frames:
         if not filename.startswith(_LIBRARIES) and not filename.startswith("<"):
-            return f"{os.path.relpath(filename) if _is_near(filename) else filename}:{line}"
+            return f"{_shown(filename, os.getcwd())}:{line}"
     return "?"
 
 
-def _is_near(filename: str) -> bool:
-    return os.path.abspath(filename).startswith(os.getcwd() + os.sep)
+@functools.lru_cache(maxsize=1024)
+def _shown(filename: str, folder: str) -> str:
+    """Relative to `folder` if it is in there."""
+    near = os.path.abspath(filename).startswith(folder + os.sep)
+    return os.path.relpath(filename) if near else filename
 
 
 def frames_here() -> Iterator[tuple[str, int]]:

@@ -8,6 +8,7 @@ all of it at once.
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -16,14 +17,15 @@ import torch
 from torch import nn
 from torch._decomp import decomposition_table
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
 
 from batucada.capture.aliases import Aliases
+from batucada.capture.clock import Clock
 from batucada.capture.dtypes import dtype_of, torch_dtype
 from batucada.capture.findings import Findings
 from batucada.capture.folding import MASKS, folded, positions, reads_values, value_of
 from batucada.capture.guards import value_that_passes
 from batucada.capture.hosting import can_run_on_host, host_nodes
+from batucada.capture.leaves import leaves, mapped
 from batucada.capture.naming import symbol_name
 from batucada.capture.places import frames_here, functional_here, user_line
 from batucada.errors import CaptureError
@@ -60,6 +62,7 @@ class Recorder(TorchDispatchMode):
         self._changed: dict[int, str] = {}  # owner of memory -> where it was last changed
         self._forward_lines: dict[int, str] = {}  # autograd sequence number -> user's line
         self.findings = Findings()
+        self.clock = Clock()
         self._modules: list[str] = []
         self.generator = Generator(lambda: (self._modules or [""])[-1])
 
@@ -134,10 +137,14 @@ class Recorder(TorchDispatchMode):
         return self._forward_lines.get(number, "?")
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        where = self._here()
-        if self.section == "FWD":
-            number = torch._C._autograd._get_sequence_nr() - 1  # type: ignore[attr-defined]
-            self._forward_lines.setdefault(number, where)
+        with self.clock.compiler():
+            where = self._here()
+            if self.section == "FWD":
+                number = torch._C._autograd._get_sequence_nr() - 1  # type: ignore[attr-defined]
+                self._forward_lines.setdefault(number, where)
+            return self._record(func, args, kwargs, where)
+
+    def _record(self, func: Any, args: Any, kwargs: dict[str, Any] | None, where: str) -> Any:
         if reads_values(func) and not _is_static(func, args, kwargs):
             return self._read(func, args, kwargs or {}, where)
         if func._schema.name == "aten::copy_" and args[0].device.type != "meta":
@@ -155,13 +162,13 @@ class Recorder(TorchDispatchMode):
                     return func(*args)
         known, result = folded(func, args, kwargs, self.value_of)
         if known:
-            return tree_map(self._held, result)
+            return mapped(self._held, result)
         if func is not torch.ops.aten._local_scalar_dense.default:
             raise CaptureError(
                 f"{where}: the shape of the result of {func} depends on values; a compiled graph is"
                 " static. Use torch.where with a mask, or make the result on the host"
             )
-        answer = value_that_passes(sys._getframe(2))
+        answer = value_that_passes(sys._getframe(3))
         if answer is not None:
             return answer
         finding = (
@@ -205,7 +212,7 @@ class Recorder(TorchDispatchMode):
             args = (self._aliases.owner(args[0]), *args[1:])  # strides are of the memory
         translation = ATEN.get(_functional(str(func)) if mutable else str(func))
         if translation is None and not mutable and _decomposes(func):
-            with self:
+            with self, self.clock.pytorch():
                 made = _decomposed(func, args, kwargs)
             if made is not NotImplemented:  # some decompositions hold for some shapes only
                 return made
@@ -225,7 +232,7 @@ class Recorder(TorchDispatchMode):
 
     def _made(self, func: Any, args: Any, kwargs: dict[str, Any], nodes: Any) -> Any:
         """The results of an operator that is `nodes` in the graph."""
-        out = self._run(func, args, kwargs) if func.is_view else tree_map(_made_of, nodes)
+        out = self._run(func, args, kwargs) if func.is_view else mapped(_made_of, nodes)
         self._bind_results(str(func), out, nodes)
         if func.is_view:
             self._aliases.bind_view(out, func, args, kwargs)
@@ -233,7 +240,9 @@ class Recorder(TorchDispatchMode):
 
     def _run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         """PyTorch's own result, without data."""
-        return func(*tree_map(_without_data, args), **tree_map(_without_data, kwargs))
+        args, kwargs = mapped(_without_data, args), mapped(_without_data, kwargs)
+        with self.clock.pytorch():
+            return func(*args, **kwargs)
 
     def _change_by_functional(
         self, func: Any, args: Any, kwargs: dict[str, Any], where: str, why: str = ""
@@ -273,7 +282,7 @@ class Recorder(TorchDispatchMode):
         """
         self.findings.refuse(f"{func} at {where}{why and ': '}{why}")
         out = self._run(func, args, kwargs)
-        for tensor in tree_leaves(out):
+        for tensor in leaves(out):
             if isinstance(tensor, torch.Tensor):
                 self.bind(tensor, input_node("unsupported", type_of(tensor)))
         return out
@@ -287,11 +296,11 @@ class Recorder(TorchDispatchMode):
         drop = {"layout", "device", "pin_memory", "memory_format", "non_blocking"}
         options = {k: plain(v) for k, v in kwargs.items() if k not in drop}
         with origin(where, self.section):
-            return translation(*tree_map(plain, args), **options)
+            return translation(*mapped(plain, args), **options)
 
     def _bind_results(self, name: str, out: Any, nodes: Any) -> None:
-        tensors = [t for t in tree_leaves(out) if isinstance(t, torch.Tensor)]
-        results = [n for n in tree_leaves(nodes) if isinstance(n, Node)]
+        tensors = [t for t in leaves(out) if isinstance(t, torch.Tensor)]
+        results = [n for n in leaves(nodes) if isinstance(n, Node)]
         for tensor, node in zip(tensors, results, strict=True):
             if node.type != type_of(tensor):
                 raise CaptureError(
@@ -352,6 +361,7 @@ def _decomposed(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     return decompose(*args, **kwargs)
 
 
+@functools.cache
 def _changes_first_argument(func: Any) -> bool:
     alias = func._schema.arguments[0].alias_info if func._schema.arguments else None
     return alias is not None and alias.is_write
