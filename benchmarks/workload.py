@@ -20,7 +20,7 @@ class Case:
 
     name: str
     training: bool
-    network: Callable[[], nn.Module]
+    network: Callable[..., nn.Module]
     shape: tuple[int, ...]
     labels: tuple[int, ...]
     classes: int = CLASSES
