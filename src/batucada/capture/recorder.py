@@ -318,8 +318,8 @@ class Recorder(TorchDispatchMode):
             return
         base = self._modules[-1]
         op = "" if len(self._modules) > 1 else f"__{functional_here() or _base_name(func)}"
-        given = set() if _changes_first_argument(func) else {id(a) for a in tree_leaves(args)}
-        for index, tensor in enumerate(tree_leaves(out)):
+        given = set() if _changes_first_argument(func) else {id(a) for a in leaves(args)}
+        for index, tensor in enumerate(leaves(out)):
             if id(tensor) not in given:
                 self.produced_by[id(tensor)] = f"{base}{op}__outputs__{index}"
 
