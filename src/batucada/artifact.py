@@ -225,9 +225,15 @@ def _read(stage: Stage, program: Program) -> set[Node]:
 def _replicas(program: Program) -> ReplicaRecord | None:
     if not program.buckets:
         return None
+    before = [0, *(bucket.updates for bucket in program.buckets)]
     buckets = [
-        BucketRecord(_span(b.buffers, b.dtype, program), b.buffers, part_until(b.stages))
-        for b in program.buckets
+        BucketRecord(
+            _span(bucket.buffers, bucket.dtype, program),
+            bucket.buffers,
+            after=part_until("BCKWD", bucket.stages),
+            update=part_until("OPT", bucket.updates) if bucket.updates > updates else None,
+        )
+        for bucket, updates in zip(program.buckets, before, strict=False)
     ]
     followed = _span(program.followed, "u8", program) if program.followed else None
     return ReplicaRecord(tuple(backward_parts(program)), tuple(buckets), followed)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import distributed, nn
 
 import batucada as bt
 from batucada.errors import OptionError
@@ -212,18 +212,67 @@ def test_two_ranks_are_one_of_twice_the_batch(case: str, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    "sections",
+    ("make", "sections"),
     [
-        [["fwd", "bckwd", "reduce"], ["opt"]],
-        [["fwd"], ["bckwd"], ["reduce"], ["reduce"], ["gradnorm"], ["opt"]],
-        [["fwd", "bckwd"], ["opt"]],
+        (adamw, [["fwd", "bckwd", "reduce"], ["opt"]]),
+        (clipped, [["fwd"], ["bckwd"], ["reduce"], ["reduce"], ["gradnorm"], ["opt"]]),
+        (adamw, [["fwd", "bckwd"], ["opt"]]),
     ],
     ids=["reduce with bckwd", "one by one", "before opt in any case"],
 )
-def test_sections_one_by_one_are_a_whole_step(sections: list[list[str]], tmp_path: Path) -> None:
-    path = compiled(tmp_path, clipped, BATCH, data_parallel=True)
-    found = run_ranks(trained, 2, 2, path, clipped, sections, "plain")
-    assert_identical([*found, run_ranks(trained, 2, 2, path, clipped, None, "plain")[0]])
+def test_sections_one_by_one_are_a_whole_step(
+    make: Make, sections: list[list[str]], tmp_path: Path
+) -> None:
+    path = compiled(tmp_path, make, BATCH, data_parallel=True)
+    found = run_ranks(trained, 2, 2, path, make, sections, "plain")
+    assert_identical([*found, run_ranks(trained, 2, 2, path, make, None, "plain")[0]])
+
+
+def events(rank: int, path: Path, make: Make) -> list[str]:
+    """What runs, and what is waited for, in a whole step."""
+    bt.join()
+    program = loaded(path, make, seed=0)
+    program.replicate()
+    found: list[str] = []
+    start, call = distributed.all_reduce, program._call
+
+    class Watched:
+        def __init__(self, number: int, work: distributed.Work) -> None:
+            self.number, self.work = number, work
+
+        def wait(self) -> None:
+            self.work.wait()
+            found.append(f"reduced {self.number}")
+
+    def started(bucket: torch.Tensor, async_op: bool) -> Watched:
+        work = start(bucket, async_op=async_op)
+        assert work is not None
+        found.append("started")
+        return Watched(found.count("started") - 1, work)
+
+    def called(entry: str) -> None:
+        found.append(entry)
+        call(entry)
+
+    distributed.all_reduce, program._call = started, called  # type: ignore[assignment]
+    x, y = batches(2)[0]
+    program.run(NAMES, [x[:BATCH], y[:BATCH]])
+    return found
+
+
+def test_a_bucket_is_updated_before_the_next_is_there(tmp_path: Path) -> None:
+    path = compiled(tmp_path, sgd, BATCH, data_parallel=True)
+    replicas = bt.load(path).manifest.replicas
+    assert replicas is not None
+    assert len(replicas.buckets) > 2
+    for found in run_ranks(events, 2, path, sgd):
+        assert found[0] == "fwd"
+        end = found.index("reduced 0")
+        assert [event for event in found[1:end] if event != "started"] == list(replicas.backward)
+        expected = []
+        for number, bucket in enumerate(replicas.buckets):
+            expected += [f"reduced {number}"] + [bucket.update] * (bucket.update is not None)
+        assert found[end:] == expected
 
 
 def test_three_and_four_ranks_with_buffers(tmp_path: Path) -> None:

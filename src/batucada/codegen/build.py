@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from itertools import accumulate, groupby
+from itertools import accumulate, groupby, pairwise
 
 from batucada.codegen.alike import Likeness, likeness
 from batucada.codegen.llvm import ModuleIR, emit_module
@@ -12,7 +12,7 @@ from batucada.codegen.lower import Lowered, check_codes, lower_stage
 from batucada.codegen.schedule import Call, Loop, Schedule
 from batucada.codegen.sweep import lower_sweep
 from batucada.codegen.target import Target
-from batucada.ir.graph import Node
+from batucada.ir.graph import Node, Section
 from batucada.ir.loops import Kernel
 from batucada.ir.loops_text import print_kernel
 from batucada.mapping import Program, Stage
@@ -117,7 +117,8 @@ def _entries(program: Program) -> tuple[Entry, ...]:
     step = (*sections["FWD"], *program.fused) if program.fused else every
     found = [Entry(ENTRY_OF_SECTION[s], stages) for s, stages in sections.items() if stages]
     found.append(Entry("step", step))
-    found += [Entry(name, stages) for name, stages in backward_parts(program).items()]
+    parts = {**backward_parts(program), **update_parts(program)}
+    found += [Entry(name, stages) for name, stages in parts.items()]
     if program.regrad:
         found.append(Entry("regrad", program.regrad))
     return tuple(found)
@@ -125,17 +126,25 @@ def _entries(program: Program) -> tuple[Entry, ...]:
 
 def backward_parts(program: Program) -> dict[str, tuple[Stage, ...]]:
     """BCKWD of replicas, cut where a bucket of gradients is full, by the names of the entries."""
-    stages = program.sections["BCKWD"]
-    ends = sorted({bucket.stages for bucket in program.buckets} | {len(stages)})
     if not program.buckets:
         return {}
-    pairs = zip([0, *ends[:-1]], ends, strict=True)
-    return {part_until(end): stages[begin:end] for begin, end in pairs}
+    ends = {bucket.stages for bucket in program.buckets} | {len(program.sections["BCKWD"])}
+    return _parts(program, "BCKWD", ends)
 
 
-def part_until(stages: int) -> str:
-    """The name of the part of BCKWD that ends when so many stages have run."""
-    return f"bckwd_until{stages}"
+def update_parts(program: Program) -> dict[str, tuple[Stage, ...]]:
+    """OPT of replicas, cut where its stages need another bucket; none where they need all."""
+    return _parts(program, "OPT", {bucket.updates for bucket in program.buckets} - {0})
+
+
+def _parts(program: Program, section: Section, ends: set[int]) -> dict[str, tuple[Stage, ...]]:
+    stages, until = program.sections[section], sorted(ends)
+    return {part_until(section, end): stages[begin:end] for begin, end in pairwise([0, *until])}
+
+
+def part_until(section: Section, stages: int) -> str:
+    """The name of the part of a section that ends when so many of its stages have run."""
+    return f"{ENTRY_OF_SECTION[section]}_until{stages}"
 
 
 def link(program: Program, kernels: Kernels, target: Target, checked: bool = False) -> ModuleIR:

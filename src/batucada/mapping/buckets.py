@@ -7,6 +7,7 @@ while the rest of the backward pass runs.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from batucada.ir.graph import Graph, Node, Output, graph_of
 from batucada.ir.types import DType
@@ -83,3 +84,27 @@ def find_buckets(
             full.append(Bucket(dtype, tuple(filling.pop(dtype)), done[name]))
     rest = [Bucket(dtype, tuple(names), done[names[-1]]) for dtype, names in filling.items()]
     return tuple(sorted([*full, *rest], key=lambda bucket: bucket.stages))
+
+
+def in_order_of_buckets(
+    updates: Sequence[Stage], buckets: Sequence[Bucket], reads: Callable[[Stage], set[str]]
+) -> tuple[tuple[Stage, ...], tuple[Bucket, ...]]:
+    """OPT, first what needs the first bucket alone, and the buckets with the number of `updates`
+    that need no more than what is reduced then.
+
+    A stage stays behind those before it that write what it reads, or read or write what it writes.
+    """
+    made = {name: number for number, b in enumerate(buckets) for name in b.buffers}
+    written, used = dict[str, int](), dict[str, int]()
+    waits: list[int] = []
+    for stage in updates:
+        taken, given = reads(stage), {root.buffer for root in stage.roots}
+        found = [made.get(name, 0) for name in taken]
+        found += [written.get(name, 0) for name in taken] + [used.get(name, 0) for name in given]
+        waits.append(max(found, default=0))
+        written |= dict.fromkeys(given, waits[-1])
+        used |= {name: max(used.get(name, 0), waits[-1]) for name in taken | given}
+    ordered = sorted(zip(waits, updates, strict=True), key=lambda pair: pair[0])
+    counts = [sum(wait <= number for wait in waits) for number in range(len(buckets))]
+    counted = [replace(b, updates=count) for b, count in zip(buckets, counts, strict=True)]
+    return tuple(stage for _, stage in ordered), tuple(counted)

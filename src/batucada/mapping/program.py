@@ -151,11 +151,13 @@ class Sweep:
 @dataclass(frozen=True, slots=True)
 class Bucket:
     """Buffers of gradients, one behind another, that replicas reduce in one go: as soon as so many
-    `stages` of BCKWD have run."""
+    `stages` of BCKWD have run.  So many `updates`, stages of OPT, need no more than this bucket and
+    those before it; 0 where they need the norm of all."""
 
     dtype: DType
     buffers: tuple[str, ...]
     stages: int
+    updates: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,13 @@ from heapq import heappop, heappush
 from batucada.ir.graph import Graph, Node, Output, Section, graph_of
 from batucada.ir.types import Type
 from batucada.mapping.attention import blocking_of
-from batucada.mapping.buckets import find_buckets, lying_in, own_gradients, reduced_gradients
+from batucada.mapping.buckets import (
+    find_buckets,
+    in_order_of_buckets,
+    lying_in,
+    own_gradients,
+    reduced_gradients,
+)
 from batucada.mapping.fuse import Fusion, Group
 from batucada.mapping.lives import lives
 from batucada.mapping.memory import Plan, aligned, plan
@@ -152,6 +158,9 @@ class _Builder:
             stages[section] = tuple(stage_of[g] for g in groups)
         buckets = self._lay_out_gradients(stages["BCKWD"], reduced, bucket_bytes)
         fused = fuse_updates(stages, self.outputs, self._stage_reads)
+        if not stages["GRADNORM"]:
+            ordered = in_order_of_buckets(stages["OPT"], buckets, self._stage_reads)
+            stages["OPT"], buckets = ordered
         every = [stage for found in stages.values() for stage in found]
         native = not any(stage.on_host for stage in every)  # else there is no loop to sweep in
         sweep = find_sweep(stages["FWD"], fused.stages, self.outputs) if native else None

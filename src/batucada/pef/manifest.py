@@ -13,7 +13,7 @@ from batucada.errors import PefError
 from batucada.ir.types import ITEM_BYTES, DType
 from batucada.pef.typed_json import from_json, to_json
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 """Raised by one whenever a field is added, removed or means something else."""
 
 Role = Literal[
@@ -129,11 +129,12 @@ class HostRecord:
 @dataclass(frozen=True)
 class BucketRecord:
     """Memory that replicas reduce in one go, when the entry `after` has run: gradients one behind
-    another."""
+    another.  The entry `update` is the part of OPT that needs this bucket and those before it."""
 
     place: PlaceRecord
     gradients: tuple[str, ...]
     after: str
+    update: str | None = None
 
 
 @dataclass(frozen=True)
@@ -285,7 +286,8 @@ def _check_replicas(replicas: ReplicaRecord, manifest: Manifest) -> None:
         _check_place("manifest.replicas.followed", replicas.followed, manifest)
     for bucket in replicas.buckets:
         _check_names("replicas.buckets", bucket.gradients, manifest.symbol_by_name)
-        _check_names("replicas.buckets", (bucket.after,), manifest.entries)
+        entries = (bucket.after, bucket.update or bucket.after)
+        _check_names("replicas.buckets", entries, manifest.entries)
         _check_place("manifest.replicas.buckets", bucket.place, manifest)
 
 

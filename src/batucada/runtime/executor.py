@@ -198,8 +198,12 @@ class Executor(Values):
             self._backward(wanted)
             self._forward_done = False  # its values have made room for those of the backward pass
             self._gradients = "stored"
-        if self._replicas is not None and wanted & _AFTER_REDUCE:
-            self._replicas.reduce()
+        replicas = self._replicas if wanted & _AFTER_REDUCE else None
+        if replicas is not None and self._updates_by_bucket(replicas, wanted):
+            replicas.reduce_and_update(self._call)
+            return self._results
+        if replicas is not None:
+            replicas.reduce()
         if "GRADNORM" in wanted or "OPT" in wanted:
             self._call("gradnorm")
         if "OPT" in wanted and self._momentum_on_host:
@@ -207,6 +211,9 @@ class Executor(Values):
         elif "OPT" in wanted:
             self._call("opt")
         return self._results
+
+    def _updates_by_bucket(self, replicas: Replicas, wanted: set[str]) -> bool:
+        return replicas.updates_by_bucket and "OPT" in wanted and not self._momentum_on_host
 
     def _backward(self, wanted: set[str]) -> None:
         if self._replicas is not None and wanted & _AFTER_REDUCE:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import torch
@@ -36,48 +36,57 @@ class Replicas:
         self.rank, self.size = distributed.get_rank(), distributed.get_world_size()
         self.reduced = True  # whether the gradients in memory are the mean over all ranks
         self._parts = record.backward
-        self._buckets: dict[str, list[torch.Tensor]] = {part: [] for part in record.backward}
-        for bucket in record.buckets:
-            self._buckets[bucket.after].append(device.place(bucket.place))
+        self._buckets = [(bucket, device.place(bucket.place)) for bucket in record.buckets]
         followed = record.followed
         self._followed = device.place(followed) if followed is not None else None
-        self._pending: list[distributed.Work] = []
+        self._pending: list[distributed.Work] = []  # one for each bucket
+        self.updates_by_bucket = any(bucket.update is not None for bucket in record.buckets)
         keep_gloo_from_preempting()
 
     def backward(self, call: Callable[[str], None]) -> None:
         """BCKWD by `call`, part by part; each bucket is on its way as soon as it is full."""
         self.reduced = False
+        self._pending.clear()
         for part in self._parts:
             call(part)
-            for bucket in self._buckets[part]:
-                self._start(bucket)
-        self._finish()
+            for bucket, gradients in self._buckets:
+                if bucket.after == part:
+                    self._start(gradients)
 
     def reduce(self) -> None:
         """The mean of the gradients in memory, unless they are that already."""
-        if self.reduced:
-            return
-        for buckets in self._buckets.values():
-            for bucket in buckets:
-                self._start(bucket)
-        self._finish()
+        for _ in self._arriving():
+            pass
 
-    def _start(self, bucket: torch.Tensor) -> None:
+    def reduce_and_update(self, call: Callable[[str], None]) -> None:
+        """REDUCE, and OPT by `call`, part by part: what a bucket allows runs while those behind it
+        are on their way.
+        """
+        for part in self._arriving():
+            if part is not None:
+                call(part)
+
+    def _arriving(self) -> Iterator[str | None]:
+        """The part of OPT of each bucket, when that is reduced."""
+        if not self.reduced and not self._pending:
+            for _, gradients in self._buckets:
+                self._start(gradients)
+        pending, self._pending = self._pending, []
+        for number, (bucket, _) in enumerate(self._buckets):
+            if not self.reduced:
+                with collective(_REDUCING):
+                    pending[number].wait()
+            yield bucket.update
+        if not self.reduced and self._followed is not None:
+            with collective(_REDUCING):
+                distributed.broadcast(self._followed, 0)
+        self.reduced = True
+
+    def _start(self, gradients: torch.Tensor) -> None:
         with collective(_REDUCING):
-            work = distributed.all_reduce(bucket, async_op=True)
+            work = distributed.all_reduce(gradients, async_op=True)
         assert work is not None
         self._pending.append(work)
-
-    def _finish(self) -> None:
-        try:
-            with collective(_REDUCING):
-                for work in self._pending:
-                    work.wait()
-                if self._followed is not None:
-                    distributed.broadcast(self._followed, 0)
-        finally:
-            self._pending.clear()
-        self.reduced = True
 
 
 def check_same_program(manifest: Manifest) -> None:
