@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from batucada.errors import CaptureError, InputError, PefMismatchError
 from sambaflow import samba
@@ -174,6 +175,34 @@ def test_running_statistics_move_with_each_forward_section() -> None:
     gold(X, LABEL)
     assert_trained_alike(model, gold)
     assert model.norm.num_batches_tracked == 4
+
+
+class Recomputed(nn.Module):
+    """Its normalized layer runs again in the backward pass."""
+
+    def __init__(self, reentrant: bool) -> None:
+        super().__init__()
+        self.linear, self.norm = nn.Linear(12, 5), nn.BatchNorm1d(5)
+        self.reentrant = reentrant
+
+    def forward(self, x: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        x = checkpoint(lambda x: self.norm(x).relu(), self.linear(x), use_reentrant=self.reentrant)
+        return F.cross_entropy(x, label)
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_running_statistics_move_again_where_a_checkpoint_runs_again(reentrant: bool) -> None:
+    model, _ = traced(model=Recomputed(reentrant))
+    gold = plain(model)
+    optimizer = torch.optim.SGD(gold.parameters(), lr=0.1)
+    for calls in ([["FWD", "BCKWD", "OPT"]], [["FWD"], ["BCKWD", "OPT"]]):
+        for sections in calls:
+            samba.session.run(named(X, LABEL), section_types=sections)
+        optimizer.zero_grad()
+        gold(X, LABEL).backward()
+        optimizer.step()
+    assert gold.norm.num_batches_tracked == 4
+    assert_trained_alike(model, gold)
 
 
 def test_a_pef_is_of_one_mode() -> None:

@@ -161,8 +161,9 @@ class _Session:
             _user_errors(self.model, recorder.findings),
         ):  # fmt: skip
             results = self.forward(positional, named)
-            if self.training:
-                self.backward(results, loss_indices)
+            gradients = self.backward(results, loss_indices) if self.training else []
+            self._buffer_updates()  # what a checkpoint computes again may change buffers again
+            self.outputs += gradients
         recorder.findings.raise_refused()
         return self.captured(results)
 
@@ -240,7 +241,6 @@ class _Session:
             )
         for index, result in enumerate(results):
             self._output(index, result)
-        self._buffer_updates()
         return results
 
     def _output(self, index: int, result: torch.Tensor) -> None:
@@ -266,7 +266,9 @@ class _Session:
                 )
             self.outputs.append(Output(node.name, "update", now))
 
-    def backward(self, results: list[torch.Tensor], loss_indices: Sequence[int] | None) -> None:
+    def backward(
+        self, results: list[torch.Tensor], loss_indices: Sequence[int] | None
+    ) -> list[Output]:
         """Gradients of everything that requires one, started by a tangent for each
         differentiable output.
         """
@@ -291,9 +293,11 @@ class _Session:
                 tangents,
                 allow_unused=True,
             )
-        for name, gradient in zip(wanted, gradients, strict=True):
-            if gradient is not None:
-                self.outputs.append(Output(name, "gradient", self.recorder.node_of(gradient)))
+        return [
+            Output(name, "gradient", self.recorder.node_of(gradient))
+            for name, gradient in zip(wanted, gradients, strict=True)
+            if gradient is not None
+        ]
 
     def captured(self, results: list[torch.Tensor]) -> Captured:
         drawn = self.recorder.generator
