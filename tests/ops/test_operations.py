@@ -287,6 +287,20 @@ def test_scans_and_sorts() -> None:
         assert_agree(verify(graph_of("scans", [x], outputs)), values, 0.0)
 
 
+@pytest.mark.parametrize("dtype", ["f32", "f64"])
+def test_paths_through_a_lattice(dtype: DType) -> None:
+    """With positions that no path reaches, and frames that no path survives."""
+    random = np.random.default_rng(11)
+    for batch, frames, positions in ((1, 1, 1), (3, 6, 7), (2, 9, 21), (2, 0, 3)):
+        emission = input_node("emission", Type(dtype, (batch, frames, positions)))
+        skips = input_node("skips", Type("bool", (batch, positions)))
+        chances = random.normal(size=emission.type.shape).astype(NUMPY[dtype])
+        chances[random.random(chances.shape) < 0.2] = -np.inf
+        values = {"emission": chances, "skips": random.random((batch, positions)) < 0.5}
+        outputs = [Output("paths", "output", make("ctc", emission, skips))]
+        assert_agree(verify(graph_of("paths", [emission, skips], outputs)), values, 4e-6)
+
+
 def test_an_index_out_of_range_never_leaves_the_tensor() -> None:
     """Without a check, too: the nearest place is taken, in the checked build without an error."""
     graph, values = _lookup_graph()
