@@ -53,9 +53,21 @@ def sampling() -> list[Case]:
         options: dict[str, Any] = {"padding_mode": padding, "align_corners": corners}
         return lambda x, grid: functional.grid_sample(x, grid, mode=mode, **options)
 
-    return [
+    images = [
         _case(" ".join(map(str, mode)), sample(*mode), _normal(2, 3, 6, 5), _normal(2, 4, 4, 2))
         for mode in modes
+    ]
+    volumes = [
+        _case(f"3d {mode} {padding} {corners}", sample(mode, padding, corners),
+              _normal(2, 3, 4, 1, 5), 1.7 * _normal(2, 2, 3, 2, 3).clamp(-1, 1))
+        for mode in ("bilinear", "nearest")
+        for padding, corners in (("zeros", False), ("border", True), ("reflection", False))
+    ]  # fmt: skip
+    one_row = sample("bilinear", "reflection", True)
+    return [
+        *images,
+        *volumes,
+        _case("3d a row", one_row, _normal(1, 1, 3, 1, 4), _normal(1, 2, 2, 1, 3)),
     ]
 
 
