@@ -7,7 +7,9 @@
 
 Each prints JSON lines.  `steps` takes turns between one rank alone (the others sleep) and all
 ranks, one thread each; times are medians over the rounds, in microseconds a step.  `ceiling` is the
-speedup of ranks that exchange nothing: what cores, caches and memory have room for.
+speedup of ranks that exchange nothing: what cores, caches and memory have room for.  `limit` is
+that of ranks that spend besides what nothing hides where no core is free: the processor's time of
+Gloo's all_reduce, and all of its time where one bucket holds all gradients.
 """
 
 from __future__ import annotations
@@ -158,19 +160,24 @@ def _steps(arguments: argparse.Namespace, folder: Path) -> None:
         "all_reduce_us": (True, lambda: distributed.all_reduce(gradients)),
     }
     found = _in_turns(turns, arguments.rounds)
+    all_reduce_cpu_us = _cpu_us(turns["all_reduce_us"][1])
     if launch.rank:
         return
     times = {name: statistics.median(values) for name, values in found.items()}
     batch, ranks = case.shape[0], launch.world_size
     speedup = _speedup(found, "replicas_us", ranks)
+    not_hidden_us = times["all_reduce_us"] if len(record.buckets) == 1 else all_reduce_cpu_us
+    limit = ranks * times["alone_us"] / (times["apart_us"] + not_hidden_us)
     line = {
         "case": arguments.case, "ranks": ranks, "bound": arguments.bind, "batch": batch,
         "gradient_bytes": size, "buckets": len(record.buckets),
         **{k: round(v, 1) for k, v in times.items()},
+        "all_reduce_cpu_us": round(all_reduce_cpu_us, 1),
         "samples_per_s_alone": round(1e6 * batch / times["alone_us"]),
         "samples_per_s": round(1e6 * ranks * batch / times["replicas_us"]),
         "speedup": round(statistics.median(speedup), 3), "best_speedup": round(max(speedup), 3),
         "ceiling": round(statistics.median(_speedup(found, "apart_us", ranks)), 3),
+        "limit": round(limit, 3),
         "reduce_not_hidden_us": round(times["replicas_us"] - times["unfused_us"], 1),
     }  # fmt: skip
     print(json.dumps(line))
@@ -198,6 +205,15 @@ def _in_turns(
                 run()
             found[name].append(1e6 * (time.perf_counter() - start) / counts[name])
     return found
+
+
+def _cpu_us(run: Callable[[], object], steps: int = 50) -> float:
+    """The processor's time of a step of this rank, all threads together."""
+    distributed.barrier()
+    start = time.process_time()
+    for _ in range(steps):
+        run()
+    return 1e6 * (time.process_time() - start) / steps
 
 
 def _steps_in(run: Callable[[], object], seconds: float) -> int:
