@@ -1,5 +1,5 @@
-"""Methods of tensors and layers that do something below every dispatch mode, or read a value where
-the same can be said without: while a model is captured, functions of ours stand in their place.
+"""Functions and methods that do something below every dispatch mode, or read a value where the same
+can be said without: while a model is captured, functions of ours stand in their place.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ def recordable_methods(values: Values) -> Iterator[None]:
         return _to_list(self, values)
 
     replaced: list[tuple[Any, str, Any]] = [
+        (torch, "tensor", _tensor),
+        (torch, "as_tensor", _as_tensor),
+        (torch.Tensor, "new_tensor", _new_tensor),
         (torch.Tensor, "tolist", tolist),
         (torch.Tensor, "__getitem__", _get_item),
         (torch.Tensor, "__setitem__", _set_item),
@@ -43,6 +46,29 @@ def recordable_methods(values: Values) -> Iterator[None]:
                 delattr(place, name)
             else:
                 setattr(place, name, function)
+
+
+_torch_tensor, _torch_as_tensor = torch.tensor, torch.as_tensor
+
+
+def _tensor(data: Any, *, device: Any = None, **options: Any) -> torch.Tensor:
+    """Beside a tensor without data it would have none, and these numbers are known."""
+    return _torch_tensor(data, device=_with_data(device), **options)
+
+
+def _as_tensor(data: Any, dtype: Any = None, device: Any = None) -> torch.Tensor:
+    beside = device if isinstance(data, torch.Tensor) else _with_data(device)
+    return _torch_as_tensor(data, dtype=dtype, device=beside)
+
+
+def _new_tensor(
+    self: torch.Tensor, data: Any, *, dtype: Any = None, device: Any = None, **options: Any
+) -> torch.Tensor:
+    return _torch_tensor(data, dtype=dtype or self.dtype, device=_with_data(device), **options)
+
+
+def _with_data(device: Any) -> Any:
+    return None if device is not None and torch.device(device).type == "meta" else device
 
 
 def _to_list(x: torch.Tensor, values: Values) -> Any:
