@@ -75,6 +75,11 @@ def squeezed(h: torch.Tensor) -> torch.Tensor:
     return out
 
 
+def nothing_dropped(h: torch.Tensor) -> torch.Tensor:
+    """Nothing changes, so the gradient of the softmax may read what it gave."""
+    return torch.dropout_(torch.softmax(h, -1), 0.0, True) * h
+
+
 def eigenvectors(h: torch.Tensor) -> torch.Tensor:
     return torch.linalg.eigh(h @ h.t() + torch.diag(torch.arange(4.0)))[0]
 
@@ -94,7 +99,7 @@ class Model(nn.Module):
 @pytest.mark.parametrize(
     "function",
     [column, block, seen_from_the_view, aliases, diagonal, masked, in_a_loop, squeezed,
-     eigenvectors],
+     nothing_dropped, eigenvectors],
 )  # fmt: skip
 def test_as_eager(function: Callable[[torch.Tensor], torch.Tensor], tmp_path: Path) -> None:
     model = Model(function)

@@ -25,7 +25,7 @@ class Numbers(nn.Module):
         least = torch.tensor(torch.finfo(hidden.dtype).min, dtype=hidden.dtype, device=x.device)
         places = torch.as_tensor([1, 0, 3, 2], device=x.device)
         scale = hidden.new_tensor([1, 2, 3, 4])
-        return torch.where(x > 0, hidden, least / 2**120)[:, places] * scale
+        return torch.where(x > 0, hidden, least / 2.0**120)[:, places] * scale
 
 
 def test_numbers_beside_a_tensor_are_constants(tmp_path: Path) -> None:

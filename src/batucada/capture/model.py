@@ -27,6 +27,7 @@ from batucada.capture.naming import input_name, model_name, symbol_name
 from batucada.capture.places import user_line
 from batucada.capture.randomness import run_time_rates
 from batucada.capture.recorder import Recorder, type_of
+from batucada.capture.restoring import restored
 from batucada.errors import CaptureError, InputError
 from batucada.ir.graph import Graph, Node, Output, graph_of, input_node, postorder
 from batucada.ops.random import RUN, drawing
@@ -170,9 +171,8 @@ class _Session:
     @contextlib.contextmanager
     def model_without_data(self) -> Iterator[None]:
         """Parameters and buffers replaced by tensors of the same type without data."""
-        swaps: list[tuple[dict[str, Any], str, Any]] = []
         twins: dict[int, torch.Tensor] = {}
-        try:
+        with restored(self.model):
             for path, module in self.model.named_modules(remove_duplicate=False):
                 tables: list[tuple[dict[str, Any], str]]
                 tables = [(module._parameters, "parameter"), (module._buffers, "buffer")]
@@ -183,12 +183,8 @@ class _Session:
                         if id(value) not in twins:
                             full_path = f"{path}.{key}" if path else key
                             twins[id(value)] = self._twin(full_path, value, role)
-                        swaps.append((table, key, value))
                         table[key] = twins[id(value)]
             yield
-        finally:
-            for table, key, value in reversed(swaps):
-                table[key] = value
 
     def _twin(self, path: str, value: torch.Tensor, role: Any) -> torch.Tensor:
         if is_lazy(value):

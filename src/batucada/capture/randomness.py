@@ -40,7 +40,8 @@ def run_time_rates(rate: Rate) -> Iterator[None]:
 
 def _in_place(form: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
     def change(x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        return x.copy_(form(x, *args, **kwargs))
+        made = form(x, *args, **kwargs)
+        return x if made is x else x.copy_(made)  # else autograd would see a change
 
     return change
 
