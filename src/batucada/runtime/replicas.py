@@ -68,16 +68,17 @@ class Replicas:
 
     def _arriving(self) -> Iterator[str | None]:
         """The part of OPT of each bucket, when that is reduced."""
-        if not self.reduced and not self._pending:
-            for _, gradients in self._buckets:
-                self._start(gradients)
+        if self.reduced:
+            yield from (bucket.update for bucket, _ in self._buckets)
+            return
+        for _, gradients in self._buckets[len(self._pending) :]:
+            self._start(gradients)
         pending, self._pending = self._pending, []
-        for number, (bucket, _) in enumerate(self._buckets):
-            if not self.reduced:
-                with collective(_REDUCING):
-                    pending[number].wait()
+        for (bucket, _), work in zip(self._buckets, pending, strict=True):
+            with collective(_REDUCING):
+                work.wait()
             yield bucket.update
-        if not self.reduced and self._followed is not None:
+        if self._followed is not None:
             with collective(_REDUCING):
                 distributed.broadcast(self._followed, 0)
         self.reduced = True
