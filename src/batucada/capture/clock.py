@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 
 class Clock:
@@ -16,26 +16,23 @@ class Clock:
         self._in_pytorch = False
         self._since = time.perf_counter()
 
+    def pytorch(self) -> AbstractContextManager[None]:
+        return self._at_work(in_pytorch=True)
+
+    def compiler(self) -> AbstractContextManager[None]:
+        return self._at_work(in_pytorch=False)
+
     @contextmanager
-    def pytorch(self) -> Iterator[None]:
-        before = self._turn(to_pytorch=True)
+    def _at_work(self, in_pytorch: bool) -> Iterator[None]:
+        before = self._in_pytorch
+        self._turn(in_pytorch)
         try:
             yield
         finally:
             self._turn(before)
 
-    @contextmanager
-    def compiler(self) -> Iterator[None]:
-        before = self._turn(to_pytorch=False)
-        try:
-            yield
-        finally:
-            self._turn(before)
-
-    def _turn(self, to_pytorch: bool) -> bool:
-        """Who was at work before."""
-        before, now = self._in_pytorch, time.perf_counter()
-        if before:
+    def _turn(self, to_pytorch: bool) -> None:
+        now = time.perf_counter()
+        if self._in_pytorch:
             self.pytorch_s += now - self._since
         self._in_pytorch, self._since = to_pytorch, now
-        return before

@@ -1,4 +1,4 @@
-"""What operators take and return: values in lists and tuples, some within others, and in a dict.
+"""What operators take and return: values in lists and tuples, some within others.
 
 PyTorch's own `pytree` knows many more containers and takes ten times as long.
 """
@@ -10,7 +10,7 @@ from typing import Any
 
 
 def mapped(function: Callable[[Any], Any], value: Any) -> Any:
-    """`value` with `function` of each leaf in its place."""
+    """`value`, which may be a dict of keyword arguments, with `function` of each leaf."""
     if isinstance(value, list | tuple):
         return type(value)([mapped(function, item) for item in value])
     if isinstance(value, dict):
