@@ -38,11 +38,11 @@ class Case:
 class Network(nn.Module):
     """images [B, 784] f32 -> logits [B, 10] f32."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int = HIDDEN) -> None:
         super().__init__()
-        self.hidden = nn.Linear(FEATURES, HIDDEN, bias=False)
-        self.features = nn.Linear(HIDDEN, HIDDEN, bias=False)
-        self.classes = nn.Linear(HIDDEN, CLASSES, bias=False)
+        self.hidden = nn.Linear(FEATURES, width, bias=False)
+        self.features = nn.Linear(width, width, bias=False)
+        self.classes = nn.Linear(width, CLASSES, bias=False)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.classes(self.features(torch.relu(self.hidden(images))))
@@ -81,6 +81,10 @@ def _ffn(training: bool, batch: int) -> Case:
     return Case(name, training, Network, (batch, FEATURES), (batch,))
 
 
+def _wide_ffn() -> nn.Module:
+    return Network(512)
+
+
 def _network(
     name: str, network: Callable[[], nn.Module], batch: int, shape: tuple[int, ...],
     labels: tuple[int, ...] = (), rows: int = 1, classes: int = CLASSES, words: int = 0,
@@ -104,6 +108,7 @@ CASES = {
     for case in (
         *(_ffn(True, batch) for batch in (1, 16, 128, 1024)),
         *(_ffn(False, batch) for batch in (1, 128)),
+        Case("train-1024-wide", True, _wide_ffn, (1024, FEATURES), (1024,)),
         *_network("lenet", networks.LeNet, 32, (1, 28, 28)),
         *_network("mlp", networks.mlp, 256, (1024,), classes=1024),
         *_network("unet", networks.UNet, 4, (3, 64, 64), labels=(64, 64), classes=2),
