@@ -53,6 +53,11 @@ def sampling() -> list[Case]:
         options: dict[str, Any] = {"padding_mode": padding, "align_corners": corners}
         return lambda x, grid: functional.grid_sample(x, grid, mode=mode, **options)
 
+    def values(mode: str, padding: str, corners: bool) -> Callable[..., torch.Tensor]:
+        """Forward alone: in PyTorch 2.14 the gradient at such places leaves the image's memory."""
+        found = sample(mode, padding, corners)
+        return lambda x, grid: x.sum() + found(x.detach(), grid.detach())
+
     images = [
         _case(" ".join(map(str, mode)), sample(*mode), _normal(2, 3, 6, 5), _normal(2, 4, 4, 2))
         for mode in modes
@@ -64,9 +69,17 @@ def sampling() -> list[Case]:
         for padding, corners in (("zeros", False), ("border", True), ("reflection", False))
     ]  # fmt: skip
     one_row = sample("bilinear", "reflection", True)
+    beyond = _normal(1, 2, 2, 2, 3)
+    beyond[0, 0, 0, 0, 0], beyond[0, 0, 0, 1, 1] = math.nan, math.inf
+    beyond[0, 0, 1, 0, 2] = -math.inf
+    no_numbers = [
+        _case(f"3d {mode} no numbers", values(*mode), _normal(1, 2, 3, 4, 5), beyond)
+        for mode in modes[:3]
+    ]
     return [
         *images,
         *volumes,
+        *no_numbers,
         _case("3d a row", one_row, _normal(1, 1, 3, 1, 4), _normal(1, 2, 2, 1, 3)),
     ]
 

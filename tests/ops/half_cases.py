@@ -25,6 +25,11 @@ def _case(
     return Case(name, module, tensors, 4 * _UNITS[dtype], 4 * _UNITS[dtype])
 
 
+def _sampled(x: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
+    """At places that eager, which computes them in two bytes, has exactly."""
+    return functional.grid_sample(x, (grid * 4).round() / 8, align_corners=False)
+
+
 def sums_and_products(dtype: torch.dtype) -> list[Case]:
     def case(name: str, function: Callable[..., Any], *shapes: tuple[int, ...]) -> Case:
         return _case(dtype, name, function, *shapes)
@@ -52,6 +57,8 @@ def sums_and_products(dtype: torch.dtype) -> list[Case]:
         case("BatchNorm", nn.BatchNorm2d(6), (4, 6, 5, 5)),
         case("avg_pool", lambda x: functional.avg_pool2d(x, 3), (2, 3, 9, 9)),
         case("gelu", functional.gelu, (5, 100)),
+        case("grid_sample", _sampled, (2, 3, 8, 4), (2, 4, 4, 2)),
+        case("grid_sample of volumes", _sampled, (2, 3, 4, 2, 8), (2, 2, 3, 2, 3)),
         case("autocast", lambda x, w: (x.float() @ w.float()).softmax(-1) @ w.float(), (8, 8),
              (8, 8)),
     ]  # fmt: skip

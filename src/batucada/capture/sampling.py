@@ -15,6 +15,7 @@ from batucada.capture.attention import INSTEAD
 _taken: Any = grid_sampler_2d
 _NEAREST = 1
 _BORDER, _REFLECTION = 1, 2
+_HALVES = (torch.bfloat16, torch.float16)
 
 
 class _Steps(torch.autograd.Function):
@@ -40,7 +41,11 @@ def _sampled(
 def _sampled_volume(
     x: torch.Tensor, grid: torch.Tensor, mode: int, padding: int, align_corners: bool
 ) -> torch.Tensor:
-    """[N, C, D, H, W] and [N, D', H', W', 3], the place along W first -> [N, C, D', H', W']"""
+    """[N, C, D, H, W] and [N, D', H', W', 3], the place along W first -> [N, C, D', H', W']; what
+    has two bytes is computed in f32.
+    """
+    if x.dtype in _HALVES:
+        return _sampled_volume(x.float(), grid.float(), mode, padding, align_corners).to(x.dtype)
     sizes = x.shape[:1:-1]
     places = [
         _place(coordinates, size, padding, align_corners)
@@ -60,11 +65,15 @@ def _sampled_volume(
 
 
 def _place(at: torch.Tensor, size: int, padding: int, align_corners: bool) -> torch.Tensor:
-    """From -1 .. 1 to elements along a dimension of `size`."""
+    """From -1 .. 1 to elements along a dimension of `size`.  What is no number is outside, or at
+    the last element where there is no outside.
+    """
     at = at * ((size - align_corners) / 2) + (size - 1) / 2
+    if padding not in (_BORDER, _REFLECTION):
+        return torch.where(at.abs() < torch.inf, at, -2)
     if padding == _REFLECTION:
         at = _reflected(at, 0 if align_corners else -0.5, size - 1 if align_corners else size)
-    return at.clamp(0, size - 1) if padding in (_BORDER, _REFLECTION) else at
+    return torch.where(at.isnan(), size - 1, at).clamp(0, size - 1)
 
 
 def _reflected(at: torch.Tensor, low: float, span: int) -> torch.Tensor:
