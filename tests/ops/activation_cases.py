@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from tests.ops.against_eager import Case
+from tests.ops.against_eager import Case, Function
 
 POINTWISE: tuple[nn.Module, ...] = (
     nn.ELU(0.7),
@@ -92,5 +92,9 @@ def over_a_dimension() -> list[Case]:
             (1000 * torch.randn(7, 10, generator=generator),),
         )
     )
+    rows = torch.randn(3, 5, generator=generator)
+    rows[1] = -torch.inf
+    safe = Function(lambda y: torch.ops.aten._safe_softmax(y, -1))
+    cases.append(Case("softmax of rows without weight", safe, (rows,)))
     cases.append(Case("PReLU(6)", nn.PReLU(6), (x,)))
     return cases

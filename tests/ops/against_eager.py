@@ -55,8 +55,8 @@ class Each(nn.Module):
 
 
 def differences(cases: Sequence[Case], folder: Path, native: bool = False) -> list[str]:
-    """What differs from eager, a line each: outputs, gradients of inputs and of parameters; and
-    what is left to PyTorch, where all has to be `native`.
+    """What differs from eager, a line each: outputs, gradients of inputs and of parameters, and
+    buffers afterwards; and what is left to PyTorch, where all has to be `native`.
 
     Every output starts the backward pass with the gradient of its mean.  The build is a checked
     one; where it had to check nothing, the one that users run has the same code.
@@ -76,7 +76,7 @@ def differences(cases: Sequence[Case], folder: Path, native: bool = False) -> li
     for build, program in programs.items():
         for i, case in enumerate(cases):
             pairs = {"output": (results[build][i].tensor(), expected[i].detach())}
-            pairs |= _gradients(program, model, i, tensors[i])
+            pairs |= _gradients(program, model, i, tensors[i]) | _buffers(program, model, i)
             found += [
                 f"{case.name}, {build}: {what}: {line}"
                 for what, pair in pairs.items()
@@ -98,6 +98,14 @@ def _gradients(
         for name, grad in names.items()
         if grad is not None
     }
+
+
+def _buffers(program: Any, model: Each, i: int) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """What the module numbered `i` keeps from step to step."""
+    named = model.each[i].named_buffers()
+    held = {bt.symbol_name(model, f"each.{i}.{path}"): buffer for path, buffer in named}
+    known = [name for name in held if name in program.symbols]
+    return {name: (program.value(name), held[name]) for name in known}
 
 
 def _leaf(tensor: torch.Tensor) -> torch.Tensor:

@@ -128,6 +128,8 @@ def views() -> list[Case]:
         _case("repeat", lambda a: a.repeat(2, 3), x),
         _case("repeat_interleave", lambda a: a.repeat_interleave(2, 1), x),
         _case("tril", torch.tril, x),
+        _case("triu", lambda a: a.triu(1) + a.triu(-2), x),
+        _case("tril of a mask", lambda a: (a > 0).tril(-1) * a, x),
         _case("permute", lambda a: a.permute(2, 0, 1) * 2, _normal(2, 3, 4)),
         _case("reshape after transpose", lambda a: a.t().reshape(5, 14) * 2, x),
         _case("expand", lambda a: a.expand(7, 10) * 1.5, _normal(7, 1)),

@@ -14,7 +14,8 @@ from batucada.ir.graph import Node
 from batucada.ir.types import Type
 from batucada.ops.host import host_call
 
-_WHERE_TENSORS_ARE = {"layout", "device", "pin_memory", "memory_format", "non_blocking"}
+WHERE_TENSORS_ARE = {"layout", "device", "pin_memory", "memory_format", "non_blocking"}
+"""Options that mean nothing in a compiled program."""
 
 
 def can_run_on_host(func: Any) -> bool:
@@ -41,7 +42,7 @@ def host_nodes(
             return value
         raise CaptureError(f"{func}: an argument of type {type(value).__name__} cannot be kept")
 
-    kept = {k: v for k, v in kwargs.items() if k not in _WHERE_TENSORS_ARE}
+    kept = {k: v for k, v in kwargs.items() if k not in WHERE_TENSORS_ARE}
     text = json.dumps({"args": form(list(args)), "kwargs": {k: form(v) for k, v in kept.items()}})
     flops = _flops(func, args, kwargs, out)
     found = []

@@ -225,7 +225,7 @@ class _Session:
 
         given = tree_map(leaf, (args, kwargs))
         with (
-            torch.set_grad_enabled(self.training), self.recorder.module_names(self.model),
+            torch.set_grad_enabled(self.training), self.recorder.names.follow(self.model),
             self.recorder.clock.pytorch(),
         ):  # fmt: skip
             # not model(...): a program may have replaced its class's __call__
@@ -241,9 +241,7 @@ class _Session:
 
     def _output(self, index: int, result: torch.Tensor) -> None:
         node = self.recorder.node_of(result)
-        name = self.recorder.produced_by.get(
-            id(result), f"{model_name(self.model)}__outputs__{index}"
-        )
+        name = self.recorder.names.of(result, f"{model_name(self.model)}__outputs__{index}")
         if name in {*(spec.name for spec in self.specs), *self.inputs}:
             name = f"{name}__{index}"
         self.specs.append(OutputSpec(name, result.dtype, tuple(result.shape)))

@@ -7,14 +7,10 @@ all of it at once.
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import nn
 from torch._decomp import decomposition_table
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -22,16 +18,17 @@ from batucada.capture.aliases import Aliases
 from batucada.capture.clock import Clock
 from batucada.capture.dtypes import dtype_of, torch_dtype
 from batucada.capture.findings import Findings
-from batucada.capture.folding import MASKS, folded, positions, reads_values, value_of
+from batucada.capture.folding import MASKS, folded, positions, value_of
 from batucada.capture.guards import value_that_passes
-from batucada.capture.hosting import can_run_on_host, host_nodes
+from batucada.capture.hosting import WHERE_TENSORS_ARE, can_run_on_host, host_nodes
 from batucada.capture.leaves import leaves, mapped
-from batucada.capture.naming import symbol_name
-from batucada.capture.places import frames_here, functional_here, user_line
+from batucada.capture.naming import OutputNames
+from batucada.capture.operator import Operator, operator_of
+from batucada.capture.places import frames_here, user_line
 from batucada.errors import CaptureError
 from batucada.ir.graph import Node, Section, input_node
 from batucada.ir.types import Type
-from batucada.ops import ATEN, TypeRuleError, origin
+from batucada.ops import TypeRuleError, origin
 from batucada.ops.create import full
 from batucada.ops.elementwise import cast
 from batucada.ops.random import Generator
@@ -55,16 +52,13 @@ class Recorder(TorchDispatchMode):
         super().__init__()
         self.section: Section = "FWD"
         self.constants: dict[int, tuple[Node, torch.Tensor]] = {}
-        self.produced_by: dict[
-            int, str
-        ] = {}  # id of a tensor -> name of the output symbol it would be
+        self.names = OutputNames()
         self._aliases = Aliases(self._again, self._standing_for)
         self._changed: dict[int, str] = {}  # owner of memory -> where it was last changed
         self._forward_lines: dict[int, str] = {}  # autograd sequence number -> user's line
         self.findings = Findings()
         self.clock = Clock()
-        self._modules: list[str] = []
-        self.generator = Generator(lambda: (self._modules or [""])[-1])
+        self.generator = Generator(lambda: self.names.module)
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -103,29 +97,6 @@ class Recorder(TorchDispatchMode):
     def changed_at(self, tensor: torch.Tensor) -> str:
         return self._changed.get(id(tensor), "?")
 
-    @contextlib.contextmanager
-    def module_names(self, model: nn.Module) -> Iterator[None]:
-        """Knows in which submodule each tensor is made, to name outputs as the vendor's compiler
-        does.
-        """
-        paths = {id(m): path for path, m in model.named_modules()}
-
-        def enter(module: nn.Module, _: Any) -> None:
-            base = symbol_name(model, paths.get(id(module), ""))
-            kind = "" if module is model else f"__{type(module).__name__.lower()}"
-            self._modules.append(base + kind)
-
-        def leave(*_: Any) -> None:
-            self._modules.pop()
-
-        before = nn.modules.module.register_module_forward_pre_hook(enter)
-        after = nn.modules.module.register_module_forward_hook(leave, always_call=True)
-        try:
-            yield
-        finally:
-            before.remove()
-            after.remove()
-
     def _here(self) -> str:
         """The user's line; in the backward pass that of the forward operator which is
         differentiated.
@@ -142,15 +113,16 @@ class Recorder(TorchDispatchMode):
             if self.section == "FWD":
                 number = torch._C._autograd._get_sequence_nr() - 1  # type: ignore[attr-defined]
                 self._forward_lines.setdefault(number, where)
-            return self._record(func, args, kwargs, where)
+            return self._record(func, args, kwargs or {}, where)
 
-    def _record(self, func: Any, args: Any, kwargs: dict[str, Any] | None, where: str) -> Any:
-        if reads_values(func) and not _is_static(func, args, kwargs):
-            return self._read(func, args, kwargs or {}, where)
-        if func._schema.name == "aten::copy_" and args[0].device.type != "meta":
+    def _record(self, func: Any, args: Any, kwargs: dict[str, Any], where: str) -> Any:
+        operator = operator_of(func)
+        if operator.reads_values and not _is_static(func, args, kwargs):
+            return self._read(func, args, kwargs, where)
+        if operator.packet == "aten.copy_" and args[0].device.type != "meta":
             raise CaptureError(f"{where}: a tensor outside the model is changed in place")
-        out = self._dispatch(func, *self._adjusted(func, args, dict(kwargs or {})), where)
-        self._name_results(func, args, out)
+        out = self._dispatch(operator, *self._adjusted(operator, args, kwargs), where)
+        self.names.produced(operator.base, () if operator.changes else args, out)
         return out
 
     def _read(self, func: Any, args: Any, kwargs: dict[str, Any], where: str) -> Any:
@@ -189,54 +161,61 @@ class Recorder(TorchDispatchMode):
         """What `tensor` holds, None where that depends on an input, a weight or a state."""
         return value_of(self.node_of(tensor), dict(self.constants.values()))
 
-    def _adjusted(self, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    def _adjusted(
+        self, operator: Operator, args: Any, kwargs: dict[str, Any]
+    ) -> tuple[Any, dict[str, Any]]:
         """Everything is made without data; operands of mixed dtypes are cast, as SambaFlow does."""
         if kwargs.get("device") is not None:
-            kwargs["device"] = torch.device("meta")
-        base = func._schema.name.replace("::", ".")
-        if base in _PRODUCTS:
+            kwargs = {**kwargs, "device": torch.device("meta")}
+        if operator.packet in _PRODUCTS:
             floats = [a.dtype for a in args if isinstance(a, torch.Tensor)]
             if len(set(floats)) > 1:
                 wide = torch.float64 if torch.float64 in floats else torch.float32
                 with self:
                     args = tuple(a.to(wide) if isinstance(a, torch.Tensor) else a for a in args)
-        elif base in _LABELLED:
+        elif operator.packet in _LABELLED:
             with self:
                 args = tuple(_as_label(a) for a in args)
         return args, kwargs
 
-    def _dispatch(self, func: Any, args: Any, kwargs: dict[str, Any], where: str) -> Any:
-        mutable = _changes_first_argument(func)
+    def _dispatch(self, operator: Operator, args: Any, kwargs: dict[str, Any], where: str) -> Any:
+        func = operator.func
         if func is torch.ops.aten.as_strided.default and args[0].device.type == "meta":
             self.node_of(args[0])
             args = (self._aliases.owner(args[0]), *args[1:])  # strides are of the memory
-        translation = ATEN.get(_functional(str(func)) if mutable else str(func))
-        if translation is None and not mutable and _decomposes(func):
+        if operator.translation is None and operator.decomposes:
             with self, self.clock.pytorch():
                 made = _decomposed(func, args, kwargs)
             if made is not NotImplemented:  # some decompositions hold for some shapes only
                 return made
-        without_kernel = self._change_by_functional if mutable else self._call_host
-        if translation is None:
-            return without_kernel(func, args, kwargs, where)
+        without_kernel = self._change_by_functional if operator.changes else self._call_host
+        if operator.translation is None:
+            return without_kernel(operator, args, kwargs, where)
         try:
-            nodes = self._translate(func, translation, args, kwargs, where)
+            nodes = self._translate(operator, args, kwargs, where)
         except TypeRuleError as error:
-            return without_kernel(func, args, kwargs, where, str(error))
-        if not mutable:
-            return self._made(func, args, kwargs, nodes)
+            return without_kernel(operator, args, kwargs, where, str(error))
+        if not operator.changes:
+            return self._made(operator, args, kwargs, nodes)
         if torch.Tag.inplace_view in func.tags:  # squeeze_ and its like: the shape changes, too
             self._run(func, args, kwargs)
         self._change(args[0], nodes, where)
         return args[0]
 
-    def _made(self, func: Any, args: Any, kwargs: dict[str, Any], nodes: Any) -> Any:
+    def _made(self, operator: Operator, args: Any, kwargs: dict[str, Any], nodes: Any) -> Any:
         """The results of an operator that is `nodes` in the graph."""
-        out = self._run(func, args, kwargs) if func.is_view else mapped(_made_of, nodes)
-        self._bind_results(str(func), out, nodes)
-        if func.is_view:
-            self._aliases.bind_view(out, func, args, kwargs)
-        return out
+        if operator.is_view:
+            out = self._run(operator.func, args, kwargs)
+            self._bind_view(operator, out, nodes)
+            self._aliases.bind_view(out, operator.func, args, kwargs)
+            return out
+        if operator.also_changes:
+            nodes, news = nodes[: -len(operator.also_changes)], nodes[-len(operator.also_changes) :]
+            for position, new in zip(operator.also_changes, news, strict=True):
+                if new is not None:
+                    changed, value = args[position], self._standing_for(new)
+                    self._again(torch.ops.aten.copy_.default, changed, value)
+        return mapped(self._standing_for, nodes)
 
     def _run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         """PyTorch's own result, without data."""
@@ -245,83 +224,68 @@ class Recorder(TorchDispatchMode):
             return func(*args, **kwargs)
 
     def _change_by_functional(
-        self, func: Any, args: Any, kwargs: dict[str, Any], where: str, why: str = ""
+        self, operator: Operator, args: Any, kwargs: dict[str, Any], where: str, why: str = ""
     ) -> Any:
         """An operator that changes its first argument, by the one that returns a new tensor."""
-        namespace, base, overload = _functional(str(func)).split(".")
+        namespace, base, overload = operator.functional.split(".")
         packet = getattr(getattr(torch.ops, namespace), base, None)
-        seeded = torch.Tag.nondeterministic_seeded in func.tags
+        seeded = torch.Tag.nondeterministic_seeded in operator.func.tags
         if packet is None or seeded or overload not in packet.overloads():
-            return self._report(func, args, kwargs, where, why)
+            return self._report(operator, args, kwargs, where, why)
         with self:
             result = getattr(packet, overload)(*args, **kwargs)
         self._change(args[0], self.node_of(result), where)
         return args[0]
 
     def _call_host(
-        self, func: Any, args: Any, kwargs: dict[str, Any], where: str, why: str = ""
+        self, operator: Operator, args: Any, kwargs: dict[str, Any], where: str, why: str = ""
     ) -> Any:
         """An operator without a kernel, or with none for these arguments: PyTorch will run it."""
+        func = operator.func
         if not can_run_on_host(func):
-            return self._report(func, args, kwargs, where, why)
+            return self._report(operator, args, kwargs, where, why)
         out = self._run(func, args, kwargs)
-        self.findings.hosted.append((str(func), where))
+        self.findings.hosted.append((operator.name, where))
         with origin(where, self.section):
             found = host_nodes(func, args, kwargs, out, self.node_of)
         for tensor, node in found:
             self.bind(tensor, node)
-        if func.is_view:
+        if operator.is_view:
             self._aliases.bind_view(out, func, args, kwargs)
         return out
 
     def _report(
-        self, func: Any, args: Any, kwargs: dict[str, Any], where: str, why: str = ""
+        self, operator: Operator, args: Any, kwargs: dict[str, Any], where: str, why: str = ""
     ) -> Any:
         """Go on behind an operator that cannot be compiled, so that all of them are reported at
         once.
         """
-        self.findings.refuse(f"{func} at {where}{why and ': '}{why}")
-        out = self._run(func, args, kwargs)
+        self.findings.refuse(f"{operator.name} at {where}{why and ': '}{why}")
+        out = self._run(operator.func, args, kwargs)
         for tensor in leaves(out):
             if isinstance(tensor, torch.Tensor):
                 self.bind(tensor, input_node("unsupported", type_of(tensor)))
         return out
 
-    def _translate(self, func: Any, translation: Any, args: Any, kwargs: Any, where: str) -> Any:
+    def _translate(self, operator: Operator, args: Any, kwargs: Any, where: str) -> Any:
         def plain(value: Any) -> Any:
             if isinstance(value, torch.Tensor):
                 return self.node_of(value)
             return dtype_of(value) if isinstance(value, torch.dtype) else value
 
-        drop = {"layout", "device", "pin_memory", "memory_format", "non_blocking"}
-        options = {k: plain(v) for k, v in kwargs.items() if k not in drop}
+        options = {k: plain(v) for k, v in kwargs.items() if k not in WHERE_TENSORS_ARE}
+        assert operator.translation is not None
         with origin(where, self.section):
-            return translation(*mapped(plain, args), **options)
+            return operator.translation(*mapped(plain, args), **options)
 
-    def _bind_results(self, name: str, out: Any, nodes: Any) -> None:
-        tensors = [t for t in leaves(out) if isinstance(t, torch.Tensor)]
-        results = [n for n in leaves(nodes) if isinstance(n, Node)]
-        for tensor, node in zip(tensors, results, strict=True):
+    def _bind_view(self, operator: Operator, out: Any, nodes: Any) -> None:
+        for tensor, node in zip(leaves(out), leaves(nodes), strict=True):
             if node.type != type_of(tensor):
                 raise CaptureError(
-                    f"{node.src}: {name} gives {type_of(tensor)} in PyTorch"
+                    f"{node.src}: {operator.name} gives {type_of(tensor)} in PyTorch"
                     f" and {node.type} in the compiler"
                 )
             self.bind(tensor, node)
-
-    def _name_results(self, func: Any, args: Any, out: Any) -> None:
-        """What the vendor's compiler calls an output that this operator makes: by the innermost
-        module, in the model itself by the function.  An operator that others stand for comes after
-        them, so its name is the one that stays.
-        """
-        if not self._modules:
-            return
-        base = self._modules[-1]
-        op = "" if len(self._modules) > 1 else f"__{functional_here() or _base_name(func)}"
-        given = set() if _changes_first_argument(func) else {id(a) for a in leaves(args)}
-        for index, tensor in enumerate(leaves(out)):
-            if id(tensor) not in given:
-                self.produced_by[id(tensor)] = f"{base}{op}__outputs__{index}"
 
     def _change(self, tensor: torch.Tensor, node: Node, where: str) -> None:
         """`tensor` was changed in place, and with it what it shares memory with."""
@@ -334,37 +298,20 @@ class Recorder(TorchDispatchMode):
         with self:
             return func(*args, **kwargs)
 
-    def _standing_for(self, node: Node) -> torch.Tensor:
-        tensor = _made_of(node)
+    def _standing_for(self, node: Any) -> Any:
+        """A tensor without data of the node's type; other values are themselves."""
+        if not isinstance(node, Node):
+            return node
+        dtype = torch_dtype(node.type.dtype)
+        tensor = torch.empty(node.type.shape, dtype=dtype, device="meta")
         self.bind(tensor, node)
         return tensor
-
-
-def _base_name(func: Any) -> str:
-    return func._schema.name.split("::")[1].strip("_")
-
-
-def _made_of(node: Any) -> Any:
-    """A tensor without data of the node's type."""
-    if not isinstance(node, Node):
-        return node
-    return torch.empty(node.type.shape, dtype=torch_dtype(node.type.dtype), device="meta")
-
-
-def _decomposes(func: Any) -> bool:
-    return func in decomposition_table or func._can_decompose()
 
 
 def _decomposed(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     """By PyTorch's table, else by the kernel that is made of other operators."""
     decompose = decomposition_table.get(func, func.decompose)
     return decompose(*args, **kwargs)
-
-
-@functools.cache
-def _changes_first_argument(func: Any) -> bool:
-    alias = func._schema.arguments[0].alias_info if func._schema.arguments else None
-    return alias is not None and alias.is_write
 
 
 def _is_static(func: Any, args: Any, kwargs: Any) -> bool:
@@ -374,14 +321,6 @@ def _is_static(func: Any, args: Any, kwargs: Any) -> bool:
     return func is torch.ops.aten.index.Tensor and all(
         index is None or index.dtype not in MASKS for index in args[1]
     )
-
-
-def _functional(name: str) -> str:
-    """`aten.relu_.default` -> `aten.relu.default`"""
-    if name == "aten.transpose_.default":
-        return "aten.transpose.int"
-    base, overload = name.rsplit(".", 1)
-    return f"{base.removesuffix('_')}.{overload}"
 
 
 def _without_data(value: Any) -> Any:

@@ -20,6 +20,7 @@ from batucada.ops import host as host
 from batucada.ops import index as index
 from batucada.ops import loss as loss
 from batucada.ops import margin as margin
+from batucada.ops import norm as norm
 from batucada.ops import pool as pool
 from batucada.ops import primitives as primitives
 from batucada.ops import random as random

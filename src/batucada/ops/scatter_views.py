@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from batucada.ir.graph import Node
 from batucada.ir.types import Shape, row_major
 from batucada.ops.base import TypeRuleError, make, normal_dim, translates
-from batucada.ops.create import scalar
+from batucada.ops.create import full, scalar
 from batucada.ops.elementwise import cast
 from batucada.ops.reduce import reduce
 from batucada.ops.view import aten_slice, expand, permute, reshape, unsqueeze, zeros_where_not_taken
@@ -52,6 +52,34 @@ def _select_scatter(x: Node, src: Node, dim: int, index: int) -> Node:
     dim = normal_dim(dim, len(x.type.shape))
     index %= x.type.shape[dim]
     return slice_scatter(x, unsqueeze(src, dim), dim, index, index + 1)
+
+
+@translates("aten.select_backward.default")
+def _select_backward(grad: Node, sizes: Sequence[int], dim: int, index: int) -> Node:
+    """Zeros of shape `sizes` with grad where it was selected"""
+    return _select_scatter(full(tuple(sizes), 0, grad.type.dtype), grad, dim, index)
+
+
+@translates("aten.tril.default")
+def _tril(x: Node, diagonal: int = 0) -> Node:
+    """x on and below a diagonal, zeros above it"""
+    return make("where", make("le", _off_diagonal(x), scalar(diagonal, "i64")), x, _zero(x))
+
+
+@translates("aten.triu.default")
+def _triu(x: Node, diagonal: int = 0) -> Node:
+    """x on and above a diagonal, zeros below it"""
+    return make("where", make("ge", _off_diagonal(x), scalar(diagonal, "i64")), x, _zero(x))
+
+
+def _zero(x: Node) -> Node:
+    return scalar(0, x.type.dtype)
+
+
+def _off_diagonal(x: Node) -> Node:
+    """The column less the row of an element of a matrix, i64[rows, columns]"""
+    rows, columns = x.type.shape[-2:]
+    return make("sub", make("iota", size=columns), reshape(make("iota", size=rows), [rows, 1]))
 
 
 def _diagonal_last(x: Node, dim1: int, dim2: int) -> tuple[Node, list[int]]:

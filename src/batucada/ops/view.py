@@ -157,7 +157,10 @@ def _select(x: Node, dim: int, index: int) -> Node:
     return reshape(part, x.type.shape[:dim] + x.type.shape[dim + 1 :])
 
 
-@translates("aten.split.Tensor", "aten.split_with_sizes.default")
+@translates(
+    "aten.split.Tensor", "aten.unsafe_split.Tensor",
+    "aten.split_with_sizes.default", "aten.unsafe_split_with_sizes.default",
+)  # fmt: skip
 def _split(x: Node, sizes: int | Sequence[int], dim: int = 0) -> list[Node]:
     dim = normal_dim(dim, len(x.type.shape))
     extent = x.type.shape[dim]

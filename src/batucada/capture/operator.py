@@ -1,0 +1,66 @@
+"""What there is to know of one of PyTorch's operators, whatever it is called with."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+from torch._decomp import decomposition_table
+
+from batucada.capture.folding import reads_values
+from batucada.ops import ATEN
+from batucada.ops.base import Translation
+
+_ALSO_CHANGED = {"aten.native_batch_norm.default": (3, 4)}
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """`also_changes` are arguments that change though the schema does not say so: their new values
+    are the last of what the translation returns."""
+
+    func: Any  # torch's OpOverload
+    name: str  # `aten.add_.Tensor`
+    packet: str  # `aten.add_`
+    base: str  # `add`
+    functional: str  # the operator that returns a new tensor: `aten.add.Tensor`
+    translation: Translation | None
+    changes: bool  # its first argument
+    also_changes: tuple[int, ...]
+    is_view: bool
+    reads_values: bool
+    decomposes: bool
+
+
+@functools.cache
+def operator_of(func: Any) -> Operator:
+    name = str(func)
+    changes = _changes_first_argument(func)
+    functional = _functional(name) if changes else name
+    return Operator(
+        func=func,
+        name=name,
+        packet=func._schema.name.replace("::", "."),
+        base=func._schema.name.split("::")[1].strip("_"),
+        functional=functional,
+        translation=ATEN.get(functional),
+        changes=changes,
+        also_changes=_ALSO_CHANGED.get(name, ()),
+        is_view=func.is_view,
+        reads_values=reads_values(func),
+        decomposes=not changes and (func in decomposition_table or func._can_decompose()),
+    )
+
+
+def _changes_first_argument(func: Any) -> bool:
+    alias = func._schema.arguments[0].alias_info if func._schema.arguments else None
+    return alias is not None and alias.is_write
+
+
+def _functional(name: str) -> str:
+    """`aten.relu_.default` -> `aten.relu.default`"""
+    if name == "aten.transpose_.default":
+        return "aten.transpose.int"
+    base, overload = name.rsplit(".", 1)
+    return f"{base.removesuffix('_')}.{overload}"
