@@ -58,6 +58,8 @@ class Index:
 
     def __add__(self, other: Index | int | str) -> Index:
         right = Index.of(other)
+        if not right.terms or not self.terms:
+            return Index(self.offset + right.offset, self.terms or right.terms)
         factors = dict(self.terms)
         for variable, factor in right.terms:
             factors[variable] = factors.get(variable, 0) + factor

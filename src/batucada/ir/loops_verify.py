@@ -113,7 +113,7 @@ class _Verifier:
         self.params: dict[str, Param] = {param.name: param for param in kernel.params}
         self.registers: dict[str, tuple[DType, int]] = {}
         self.ranges = Ranges()
-        self.where = "its parameters"
+        self.at: Stmt | None = None
 
     def check(self) -> None:
         names = [self.kernel.name, *(param.name for param in self.kernel.params)]
@@ -124,18 +124,20 @@ class _Verifier:
         self._block(self.kernel.body, outermost=len(self.kernel.body) == 1)
 
     def _fail(self, message: str) -> VerifyError:
-        return VerifyError(f"kernel {self.kernel.name}, {self.where}: {message}")
+        where = _label(self.at) if self.at is not None else "its parameters"
+        return VerifyError(f"kernel {self.kernel.name}, {where}: {message}")
 
     def _require(self, condition: bool, message: str) -> None:
         if not condition:
             raise self._fail(message)
 
     def _name(self, name: str) -> None:
-        self._require(name.isidentifier() and not iskeyword(name), f"{name!r} is no identifier")
+        if not name.isidentifier() or iskeyword(name):
+            raise self._fail(f"{name!r} is no identifier")
 
     def _block(self, body: tuple[Stmt, ...], outermost: bool = False) -> None:
         for stmt in body:
-            self.where = _label(stmt)
+            self.at = stmt
             self._statement(stmt, outermost)
 
     def _statement(self, stmt: Stmt, outermost: bool) -> None:
@@ -145,17 +147,21 @@ class _Verifier:
             case Set(register, value):
                 self._set(register, value)
             case Store(buffer, index, value, lanes):
-                param = self._access(buffer, index, lanes)
-                self._require(param.writes, f"{buffer} may only be read")
-                dtype, count = self._type(value)
-                self._require(dtype == param.dtype, f"{dtype} stored in {param.dtype}")
-                self._require(count in (1, lanes), f"{count} lanes stored as {lanes}")
+                self._store(self._access(buffer, index, lanes), lanes, *self._type(value))
             case Check(condition, code):
                 self._require(self._type(condition)[0] == "bool", "the condition is no bool")
                 self._require(code > 0, f"code {code} is not positive")
             case Prefetch(buffer, index):
                 self._require(buffer in self.params, f"unknown buffer {buffer!r}")
                 self._index(index)
+
+    def _store(self, param: Param, lanes: int, dtype: DType, count: int) -> None:
+        if not param.writes:
+            raise self._fail(f"{param.name} may only be read")
+        if dtype != param.dtype:
+            raise self._fail(f"{dtype} stored in {param.dtype}")
+        if count not in (1, lanes):
+            raise self._fail(f"{count} lanes stored as {lanes}")
 
     def _for(self, loop: For, outermost: bool) -> None:
         self._require(
@@ -176,47 +182,50 @@ class _Verifier:
 
     def _set(self, register: Register, value: Expr) -> None:
         self._name(register.name)
-        free = register.name not in self.ranges and register.name not in self.params
-        self._require(free, f"{register.name} is not a register's name here")
+        if register.name in self.ranges or register.name in self.params:
+            raise self._fail(f"{register.name} is not a register's name here")
         declared = (register.dtype, register.lanes)
         before = self.registers.get(register.name, declared)
-        self._require(before == declared, f"{register.name} was {before}, is now {declared}")
+        if before != declared:
+            raise self._fail(f"{register.name} was {before}, is now {declared}")
         found = self._type(value)
-        self._require(found == declared, f"{register.name} is {declared}, its value {found}")
+        if found != declared:
+            raise self._fail(f"{register.name} is {declared}, its value {found}")
         self.registers[register.name] = declared
 
     def _access(self, buffer: str, index: Index, lanes: int) -> Param:
-        self._require(buffer in self.params, f"unknown buffer {buffer!r}")
+        if buffer not in self.params:
+            raise self._fail(f"unknown buffer {buffer!r}")
         self._lanes(lanes)
         self._index(index)
         param = self.params[buffer]
         span = self.ranges.span(index)
-        if span is not None:
-            inside = span[0] >= 0 and span[1] + lanes <= param.size
+        if span is not None and (span[0] < 0 or span[1] + lanes > param.size):
             what = f"elements {span[0]} to {span[1] + lanes - 1}"
-            self._require(inside, f"{what} of {buffer}, which has {param.size}")
+            raise self._fail(f"{what} of {buffer}, which has {param.size}")
         return param
 
     def _lanes(self, lanes: int) -> None:
-        power = 1 <= lanes <= MAX_LANES and lanes & (lanes - 1) == 0
-        self._require(power, f"{lanes} lanes: need a power of two up to {MAX_LANES}")
+        if not 1 <= lanes <= MAX_LANES or lanes & (lanes - 1):
+            raise self._fail(f"{lanes} lanes: need a power of two up to {MAX_LANES}")
 
     def _index(self, index: Index) -> None:
         for name, _ in index.terms:
-            known = name in self.ranges or self.registers.get(name) == ("i64", 1)
-            self._require(known, f"{name!r} in an index is no loop variable and no i64 register")
+            if name not in self.ranges and self.registers.get(name) != ("i64", 1):
+                raise self._fail(f"{name!r} in an index is no loop variable and no i64 register")
 
     def _type(self, expr: Expr) -> tuple[DType, int]:
         match expr:
             case Register(name, dtype, lanes):
                 found = self.registers.get(name)
-                self._require(found is not None, f"register {name} is used before it is set")
-                self._require(
-                    found == (dtype, lanes), f"register {name} is {found}, read as {dtype, lanes}"
-                )
+                if found is None:
+                    raise self._fail(f"register {name} is used before it is set")
+                if found != (dtype, lanes):
+                    raise self._fail(f"register {name} is {found}, read as {dtype, lanes}")
             case Load(buffer, index, dtype, lanes):
                 param = self._access(buffer, index, lanes)
-                self._require(param.dtype == dtype, f"{buffer} is {param.dtype}, read as {dtype}")
+                if param.dtype != dtype:
+                    raise self._fail(f"{buffer} is {param.dtype}, read as {dtype}")
             case IndexValue(index):
                 self._index(index)
             case Apply():
@@ -233,7 +242,8 @@ class _Verifier:
             found = lane_type(expr, args) or result_type(expr.op, args)
         except VerifyError as error:
             raise self._fail(str(error)) from None
-        self._require(found == declared, f"{expr.op} gives {found}, is declared {declared}")
+        if found != declared:
+            raise self._fail(f"{expr.op} gives {found}, is declared {declared}")
         return declared
 
 

@@ -29,20 +29,22 @@ def _round(graph: Graph, rules: Sequence[Rule]) -> Graph:
     fired = False
     for node in graph.nodes:
         moved = with_args(node, [new[arg] for arg in node.args])
-        for rule in rules:
-            with like(moved):
-                result = rule(moved)
+        new[node] = _rewritten(moved, rules)
+        fired = fired or new[node] is not moved
+    return substitute(graph, new) if fired else graph
+
+
+def _rewritten(node: Node, rules: Sequence[Rule]) -> Node:
+    """What the rules from the first on make of a node, each of what the one before it made."""
+    with like(node):
+        for number, rule in enumerate(rules, start=1):
+            result = rule(node)
             if result is None:
                 continue
-            if result.type != moved.type:
-                raise VerifyError(
-                    f"{rule.__name__}: {moved.type} became {result.type} ({node.src})"
-                )
-            moved, fired = result, True
-            if moved.op == "input":
-                break
-        new[node] = moved
-    return substitute(graph, new) if fired else graph
+            if result.type != node.type:
+                raise VerifyError(f"{rule.__name__}: {node.type} became {result.type} ({node.src})")
+            return result if result.op == "input" else _rewritten(result, rules[number:])
+    return node
 
 
 def substitute(graph: Graph, new: dict[Node, Node]) -> Graph:
