@@ -30,6 +30,7 @@ from batucada.ops import scan as scan
 from batucada.ops import scatter as scatter
 from batucada.ops import scatter_views as scatter_views
 from batucada.ops import sort as sort
+from batucada.ops import strided as strided
 from batucada.ops import view as view
 from batucada.ops import window as window
 from batucada.ops.base import ATEN as ATEN

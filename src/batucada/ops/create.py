@@ -114,3 +114,22 @@ def _arange(*bounds: Any, dtype: Any = None, **_: Any) -> Node:
     ramp = ramp if kind == "i64" else make("cast", ramp, dtype=kind)
     scaled = ramp if step == 1 else make("mul", ramp, scalar(step, kind))
     return scaled if start == 0 else make("add", scaled, scalar(start, kind))
+
+
+@translates("aten.fft_fftfreq.default")
+def _frequencies(n: int, d: float = 1.0, *, dtype: Any = None, **_: Any) -> Node:
+    """0, 1, ..., -2, -1 over n d"""
+    place = make("iota", size=n)
+    negative = make("ge", place, scalar((n + 1) // 2, "i64"))
+    turned = make("where", negative, make("sub", place, scalar(n, "i64")), place)
+    return _over(turned, n * d, _dtype(dtype, "f32"))
+
+
+@translates("aten.fft_rfftfreq.default")
+def _half_frequencies(n: int, d: float = 1.0, *, dtype: Any = None, **_: Any) -> Node:
+    """0, 1, ..., n // 2 over n d"""
+    return _over(make("iota", size=n // 2 + 1), n * d, _dtype(dtype, "f32"))
+
+
+def _over(whole: Node, period: float, dtype: DType) -> Node:
+    return make("mul", make("cast", whole, dtype=dtype), scalar(1 / period, dtype))

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from batucada.ir.graph import Node
-from batucada.ir.types import Shape, row_major
-from batucada.ops.base import TypeRuleError, make, normal_dim, translates
+from batucada.ops.base import make, normal_dim, translates
 from batucada.ops.create import full, scalar
 from batucada.ops.elementwise import cast
 from batucada.ops.reduce import reduce
@@ -131,89 +129,3 @@ def _diagonal_scatter(x: Node, src: Node, offset: int = 0, dim1: int = 0, dim2: 
 def _diagonal_backward(grad: Node, sizes: Sequence[int], offset: int, dim1: int, dim2: int) -> Node:
     zeros = expand(scalar(0, grad.type.dtype), sizes)
     return _diagonal_scatter(zeros, grad, offset, dim1, dim2)
-
-
-def _as_slices(
-    shape: Shape, size: Sequence[int], stride: Sequence[int], offset: int
-) -> tuple[list[tuple[int, int, int]], list[int]]:
-    """(start, stop, step) for each dimension of a dense tensor of `shape`, and which dimension each
-    of `size` runs along, -1 for an extent of 1.  TypeRuleError where the view is no block."""
-    pitch = row_major(shape)
-    starts = []
-    for extent, step in zip(shape, pitch, strict=True):
-        starts.append(offset // step if extent else 0)
-        offset -= starts[-1] * step
-    slices = [(start, start + 1, 1) for start in starts]
-    along: list[int] = []
-    for extent, step in zip(size, stride, strict=True):
-        fits = [
-            d for d, (s, p) in enumerate(zip(shape, pitch, strict=True))
-            if s > 1 and step and step % p == 0 and starts[d] + (extent - 1) * (step // p) < s
-            and d not in along
-        ]  # fmt: skip
-        if extent == 1:
-            along.append(-1)
-            continue
-        if not fits:
-            raise TypeRuleError(f"as_strided: {size} with strides {stride} is no block of {shape}")
-        d = max(fits, key=lambda d: pitch[d])
-        along.append(d)
-        slices[d] = (starts[d], starts[d] + (extent - 1) * (step // pitch[d]) + 1, step // pitch[d])
-    return slices, along
-
-
-def _dense_order(size: Sequence[int], stride: Sequence[int]) -> list[int] | None:
-    """The dimensions from the outermost in memory to the innermost, where they leave no gaps."""
-    order = sorted(range(len(size)), key=lambda d: (-stride[d], size[d] == 1))
-    pitch = row_major(tuple(size[d] for d in order))
-    dense = all(size[d] == 1 or stride[d] == p for d, p in zip(order, pitch, strict=True))
-    return order if dense and 0 not in size else None
-
-
-@translates("aten.as_strided.default")
-def _as_strided(
-    x: Node, size: Sequence[int], stride: Sequence[int], offset: int | None = None
-) -> Node:
-    """Slices of dense memory, permuted"""
-    order = _dense_order(size, stride)
-    if order is not None:
-        first = offset or 0
-        flat = aten_slice(reshape(x, [x.type.size]), 0, first, first + math.prod(size))
-        block = reshape(flat, [size[d] for d in order])
-        return permute(block, [order.index(d) for d in range(len(order))])
-    slices, along = _as_slices(x.type.shape, size, stride, offset or 0)
-    for dim, (start, stop, step) in enumerate(slices):
-        x = aten_slice(x, dim, start, stop, step)
-    order = [d for d in along if d >= 0]
-    order += [d for d in range(len(x.type.shape)) if d not in order]
-    return reshape(permute(x, order), list(size))
-
-
-@translates("aten.as_strided_scatter.default")
-def _as_strided_scatter(
-    x: Node, src: Node, size: Sequence[int], stride: Sequence[int], offset: int | None = None
-) -> Node:
-    order = _dense_order(size, stride)
-    if order is not None:
-        first, flat = offset or 0, reshape(permute(src, order), [src.type.size])
-        whole = reshape(x, [x.type.size])
-        return reshape(
-            slice_scatter(whole, flat, 0, first, first + src.type.size), list(x.type.shape)
-        )
-    slices, along = _as_slices(x.type.shape, size, stride, offset or 0)
-    order = [d for d in along if d >= 0]
-    order += [d for d in range(len(x.type.shape)) if d not in order]
-    block = [-(-(stop - start) // step) for start, stop, step in slices]
-    value = permute(
-        reshape(src, [block[d] for d in order]), [order.index(d) for d in range(len(order))]
-    )
-    return _nested(x, value, list(enumerate(slices)))
-
-
-def _nested(x: Node, value: Node, slices: list[tuple[int, tuple[int, int, int]]]) -> Node:
-    """x with value in the block that the slices cut out, one dimension after the other."""
-    if not slices:
-        return value
-    dim, (start, stop, step) = slices[0]
-    inner = _nested(aten_slice(x, dim, start, stop, step), value, slices[1:])
-    return slice_scatter(x, inner, dim, start, stop, step)
