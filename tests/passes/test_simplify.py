@@ -79,6 +79,16 @@ FIRES = {
         """v0 = add(x, y)  # f32[3,4] FWD
            output('o', v0)""",
     ),
+    "slice_of_cat": (
+        """v0 = cat(x, x, y, dim=0)  # f32[7,4] FWD
+           v1 = slice(v0, dim=0, start=4, stop=6, step=1)  # f32[2,4] FWD
+           v2 = slice(v0, dim=0, start=6, stop=7, step=1)  # f32[1,4] FWD
+           output('o', v1)
+           output('p', v2)""",
+        """v0 = slice(x, dim=0, start=1, stop=3, step=1)  # f32[2,4] FWD
+           output('o', v0)
+           output('p', y)""",
+    ),
     "multiply_by_one": (
         """v0 = constant(value=1.0, dtype='f32')  # f32[] FWD
            v1 = mul(x, v0)  # f32[3,4] FWD
@@ -148,6 +158,10 @@ STAYS = {
     "a constant is added to a tensor": """
         v0 = constant(value=2.0, dtype='f32')  # f32[] FWD
         v1 = add(x, v0)  # f32[3,4] FWD
+        output('o', v1)""",
+    "a slice of two parts": """
+        v0 = cat(x, x, dim=0)  # f32[6,4] FWD
+        v1 = slice(v0, dim=0, start=2, stop=4, step=1)  # f32[2,4] FWD
         output('o', v1)""",
     "two permutations that do not cancel": """
         v0 = reshape(x, shape=(3, 2, 2))  # f32[3,2,2] FWD

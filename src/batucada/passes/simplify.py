@@ -9,7 +9,7 @@ from batucada.ir.graph import Graph, Node
 from batucada.ops import OPS, make
 from batucada.ops.create import scalar
 from batucada.ops.elementwise import cast, widens
-from batucada.ops.view import permute, reshape
+from batucada.ops.view import aten_slice, permute, reshape
 from batucada.passes import channels
 from batucada.passes.rewrite import rewrite, share
 
@@ -77,6 +77,22 @@ def expand_before_map(node: Node) -> Node | None:
     return None if args == list(node.args) else make(node.op, *args, **dict(node.attrs))
 
 
+def slice_of_cat(node: Node) -> Node | None:
+    """slice(cat(x, y)) -> slice(x) where it lies within x"""
+    if node.op != "slice" or node.args[0].op != "cat":
+        return None
+    cat, dim = node.args[0], node.integer("dim")
+    if cat.integer("dim") != dim:
+        return None
+    start, stop = node.integer("start"), node.integer("stop")
+    for part in cat.args:
+        extent = part.type.shape[dim]
+        if start >= 0 and stop <= extent:
+            return aten_slice(part, dim, start, stop, node.integer("step"))
+        start, stop = start - extent, stop - extent
+    return None
+
+
 def multiply_by_one(node: Node) -> Node | None:
     """x * 1 -> x;  x / 1 -> x"""
     if node.op not in ("mul", "div"):
@@ -123,6 +139,7 @@ RULES = (
     reshape_of_reshape,
     view_without_effect,
     expand_before_map,
+    slice_of_cat,
     multiply_by_one,
     reduce_of_one,
     cast_to_same,
