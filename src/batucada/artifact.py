@@ -151,11 +151,15 @@ def _symbol(
     buffer = program.buffers[name]
     shape = buffer.type.shape
     if role == "output":
-        shape = next(spec.shape for spec in captured.outputs if spec.name == name)
+        spec = next(spec for spec in captured.outputs if spec.name == name)
+        shape = (*spec.shape, 2) if spec.dtype.is_complex else spec.shape
     elif role == "gradient":
         shape = program.graph.input(of).type.shape
     if storage:
         shape = tuple(shape[storage.index(d)] for d in range(len(shape)))
+    is_complex = name in captured.complex or (
+        role in ("gradient", "state") and of in captured.complex
+    )
     return SymbolRecord(
         name=name,
         role=role,
@@ -167,6 +171,7 @@ def _symbol(
         target=captured.paths.get(name, ""),
         of=of,
         default=default,
+        is_complex=is_complex,
     )
 
 

@@ -255,7 +255,10 @@ def _cache(options: Options) -> Cache | None:
 def _cache_key(captured: Captured, specs: Sequence[OptimizerSpec], run: _Run) -> str:
     """Everything the members of the PEF depend on, the compiler included."""
     options = run.options
-    names = (captured.outputs, captured.paths, captured.start_gradients, captured.rates)
+    names = (
+        captured.outputs, captured.paths, captured.start_gradients, captured.rates,
+        captured.complex,
+    )  # fmt: skip
     return key_of(
         [
             run.texts["capture"], run.texts["optimizers"], repr(names), repr(specs),

@@ -20,7 +20,7 @@ from batucada.ir.text import graph_hash, print_graph
 from batucada.pef import Pef, SymbolRecord, read_pef
 from batucada.runtime.executor import Executor, load_native
 from batucada.runtime.profile import StageTime, random_inputs, stage_times
-from batucada.runtime.results import torch_dtype
+from batucada.runtime.results import as_kept, given, given_dtype
 
 
 def load(path: Path | str, options: Options | None = None) -> Program:
@@ -77,7 +77,8 @@ class Program(Executor):
     @property
     def outputs(self) -> tuple[OutputSpec, ...]:
         return tuple(
-            OutputSpec(s.name, torch_dtype(s), s.shape) for s in self.manifest.of_role("output")
+            OutputSpec(s.name, given_dtype(s), s.torch_shape)
+            for s in self.manifest.of_role("output")
         )
 
     def __call__(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -261,7 +262,8 @@ class Program(Executor):
             self._momentum.load(symbol, held.get("momentum_buffer"))
             for key, name in states.items():
                 value = held.get(key)
-                self.view(name).zero_() if value is None else self.view(name).copy_(value)
+                view = self.view(name)
+                view.zero_() if value is None else view.copy_(as_kept(value))
             if step in self.symbols:
                 # SGD counts no steps; its momentum says whether there were any.
                 self.view(step).fill_(float(held.get("step", bool(held))))
@@ -271,17 +273,19 @@ class Program(Executor):
     ) -> None:
         """Copy the program's parameters, buffers and optimizer state into the host's."""
         for symbol, tensor in list(self.host_tensors(model)) if model is not None else ():
-            tensor.data.copy_(self.value(symbol.name))
+            as_kept(tensor.data).copy_(self.value(symbol.name))
         for optimizer, parameter, symbol, states, step in self._states(optimizers):
             if symbol in self._momentum.buffers:
-                buffer = self._momentum.buffers[symbol]
-                optimizer.state[parameter]["momentum_buffer"] = buffer.clone()
+                buffer = self._momentum.buffers[symbol].clone()
+                held = optimizer.state[parameter]
+                held["momentum_buffer"] = given(self.symbols[symbol], buffer)
             counted = step in self.symbols
             if not states or (counted and float(self.view(step)) == 0):
                 continue  # PyTorch, too, has no state of what was never updated
             held = optimizer.state[parameter]
             for key, name in states.items():
-                held[key] = self.view(name).clone(memory_format=torch.contiguous_format)
+                kept = self.view(name).clone(memory_format=torch.contiguous_format)
+                held[key] = given(self.symbols[name], kept)
             if counted and not isinstance(optimizer, torch.optim.SGD):  # which counts none itself
                 held["step"] = torch.tensor(float(self.view(step)))
 
@@ -291,10 +295,16 @@ class Program(Executor):
         tensors |= dict(model.named_buffers(remove_duplicate=False))
         for symbol in self.manifest.of_role("parameter", "buffer"):
             tensor = tensors.get(symbol.target)
-            if tensor is None or tuple(tensor.shape) != symbol.shape:
+            shape = symbol.torch_shape
+            if tensor is None or tuple(tensor.shape) != shape:
                 found = "none" if tensor is None else tuple(tensor.shape)
                 raise PefMismatchError(
-                    f"{symbol.target}: compiled as {symbol.shape}, the model has {found}"
+                    f"{symbol.target}: compiled as {shape}, the model has {found}"
+                )
+            if tensor.is_complex() != symbol.is_complex:
+                was = "complex" if symbol.is_complex else "real"
+                raise PefMismatchError(
+                    f"{symbol.target}: compiled as {was} numbers, and is not now"
                 )
             yield symbol, tensor
 

@@ -151,9 +151,33 @@ def test_two_inputs_of_one_name() -> None:
         capture(Sum(), (twice, twice), training=False)
 
 
-def test_complex_numbers() -> None:
-    x = NamedTensor("x", torch.zeros(3, 4, dtype=torch.complex64))
-    assert "complex64" in error_of(nn.Identity(), x=x)
+def test_complex_numbers_without_a_form() -> None:
+    class Inverse(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.linalg.inv(torch.complex(x, x)).abs()
+
+    found = error_of(Inverse(), x=NamedTensor("x", torch.zeros(4, 4)))
+    assert "no form for complex numbers" in found
+    assert "torch.linalg.inv" in line_in(found)
+
+
+def test_complex_numbers_of_half_precision() -> None:
+    class Half(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.view_as_real(torch.view_as_complex(x.half()))
+
+    x = NamedTensor("x", torch.zeros(3, 2))
+    assert "float16 are not supported; cast to float32" in error_of(Half(), x=x)
+
+
+def test_a_complex_loss() -> None:
+    class Loss(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.fft.fft(x).sum()
+
+    x = NamedTensor("x", torch.zeros(3, requires_grad=True))
+    with pytest.raises(CaptureError, match="the loss is complex"):
+        capture(Loss(), (x,), training=True)
 
 
 def test_an_optimizer_without_a_compiled_form() -> None:

@@ -15,6 +15,7 @@ from tests.ops import (
     activation_cases,
     attention_cases,
     block_cases,
+    complex_cases,
     ctc_cases,
     distance_cases,
     half_cases,
@@ -59,6 +60,11 @@ TABLES: dict[str, Callable[[], list[Case]]] = {
     "distances": distance_cases.distances,
     "grid-sampling": distance_cases.sampling,
     "antialiased": distance_cases.antialiased,
+    "complex-arithmetic": complex_cases.arithmetic,
+    "complex-products": complex_cases.products,
+    "complex-views": complex_cases.views,
+    "fourier": complex_cases.transforms,
+    "spectrograms": complex_cases.spectrograms,
 }
 NATIVE = (
     "lookups",
@@ -76,6 +82,11 @@ NATIVE = (
     "distances",
     "grid-sampling",
     "antialiased",
+    "complex-arithmetic",
+    "complex-products",
+    "complex-views",
+    "fourier",
+    "spectrograms",
 )
 """Tables none of whose operators may be left to PyTorch."""
 

@@ -31,6 +31,13 @@ class _View:
     index: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Joined:
+    """The two parts, stacked along a new last dimension."""
+
+    parts: tuple[torch.Tensor, torch.Tensor]
+
+
 class Aliases:
     """The nodes of tensors.  `tensor_of` makes a tensor without data that stands for a node."""
 
@@ -39,7 +46,7 @@ class Aliases:
         self._tensor_of = tensor_of
         self._nodes: dict[int, Node] = {}
         self._alive: list[torch.Tensor] = []  # an id stays unique while its tensor lives
-        self._views: dict[int, _View] = {}
+        self._views: dict[int, _View | _Joined] = {}
         self._versions: dict[int, int] = {}  # owner of memory -> how often it was changed
         self._seen: dict[int, int] = {}  # tensor -> the version of its memory that its node is of
 
@@ -68,33 +75,72 @@ class Aliases:
                 self._views[id(tensor)] = _View(source, func, args[1:], kwargs, index)
                 self._seen[id(tensor)] = self._version(source)
 
+    def bind_negative(self, out: torch.Tensor, source: torch.Tensor) -> None:
+        """`out` is `-source`, and stays so when either is changed."""
+        self._views[id(out)] = _View(source, aten.neg.default, (), {}, 0)
+        self._seen[id(out)] = self._version(source)
+
+    def bind_joined(self, out: torch.Tensor, *parts: torch.Tensor) -> None:
+        """`out` is `torch.stack(parts, -1)`, and stays so when any of them is changed."""
+        first, second = parts
+        self._views[id(out)] = _Joined((first, second))
+        self._seen[id(out)] = self._version(out)
+
+    def whole(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor | None:
+        """The tensor of which these are the two `select(tensor, -1, i)`, None if they are not."""
+        views = self._views.get(id(first)), self._views.get(id(second))
+        for index, view in enumerate(views):
+            if not isinstance(view, _View) or view.func is not aten.select.int:
+                return None
+            if view.args != (-1, index) or view.source.shape[-1] != 2:
+                return None
+        sources = [view.source for view in views if isinstance(view, _View)]
+        return sources[0] if sources[0] is sources[1] else None
+
     def node_of(self, tensor: torch.Tensor) -> Node:
         if self._seen[id(tensor)] != self._version(tensor):
-            view = self._views[id(tensor)]
-            again = self._tensor_of(self.node_of(view.source))
-            results = leaves(self._run(view.func, again, *view.args, **view.kwargs))
-            self.bind(tensor, self._nodes[id(results[view.index])])
+            self.bind(tensor, self._again(self._views[id(tensor)]))
         return self._nodes[id(tensor)]
+
+    def _again(self, view: _View | _Joined) -> Node:
+        if isinstance(view, _Joined):
+            parts = [self._tensor_of(self.node_of(part)) for part in view.parts]
+            return self._nodes[id(self._run(aten.stack.default, parts, -1))]
+        source = self._tensor_of(self.node_of(view.source))
+        results = leaves(self._run(view.func, source, *view.args, **view.kwargs))
+        return self._nodes[id(results[view.index])]
 
     def change(self, tensor: torch.Tensor, node: Node) -> None:
         """`tensor` was changed in place and is now `node`."""
         below: list[tuple[torch.Tensor, Node]] = [(tensor, node)]
-        while id(tensor) in self._views:
-            view = self._views[id(tensor)]
+        view = self._views.get(id(tensor))
+        while isinstance(view, _View):
             before = self._tensor_of(self.node_of(view.source))
             tensor, node = view.source, self._written_back(view, before, self._tensor_of(node))
             below.append((tensor, node))
-        self._versions[id(tensor)] = self._version(tensor) + 1
+            view = self._views.get(id(tensor))
+        if view is None:
+            self._versions[id(tensor)] = self._version(tensor) + 1
+        else:  # one after the other: the two may share their memory
+            for index, part in enumerate(view.parts):
+                value = self._run(aten.select.int, self._tensor_of(node), -1, index)
+                self.change(part, self._nodes[id(value)])
         for changed, new in below:
             self.bind(changed, new)
 
     def owner(self, tensor: torch.Tensor) -> torch.Tensor:
-        while id(tensor) in self._views:
-            tensor = self._views[id(tensor)].source
+        """The tensor that owns the memory, a joined one for what is seen of it."""
+        while isinstance(view := self._views.get(id(tensor)), _View):
+            tensor = view.source
         return tensor
 
     def _version(self, tensor: torch.Tensor) -> int:
-        return self._versions.get(id(self.owner(tensor)), 0)
+        """How often the memory behind it was changed."""
+        owner = self.owner(tensor)
+        view = self._views.get(id(owner))
+        if isinstance(view, _Joined):
+            return sum(self._version(part) for part in view.parts)
+        return self._versions.get(id(owner), 0)
 
     def _written_back(self, view: _View, before: torch.Tensor, value: torch.Tensor) -> Node:
         """The source of `view` with `value` in place of what the view shows."""
@@ -113,6 +159,10 @@ def _permuted_back(run: Run, before: torch.Tensor, value: torch.Tensor, view: _V
 
 def _transposed_back(run: Run, before: torch.Tensor, value: torch.Tensor, view: _View) -> Any:
     return run(view.func, value, *view.args)
+
+
+def _negated_back(run: Run, before: torch.Tensor, value: torch.Tensor, view: _View) -> Any:
+    return run(view.func, value)
 
 
 def _sliced_back(run: Run, before: torch.Tensor, value: torch.Tensor, view: _View) -> Any:
@@ -148,6 +198,7 @@ _INVERSES: dict[str, Callable[[Run, torch.Tensor, torch.Tensor, _View], Any]] = 
     "aten.permute": _permuted_back,
     "aten.transpose": _transposed_back,
     "aten.t": _transposed_back,
+    "aten.neg": _negated_back,
     "aten.slice": _sliced_back,
     "aten.select": _selected_back,
     "aten.diagonal": _diagonal_back,

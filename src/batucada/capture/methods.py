@@ -29,6 +29,8 @@ def recordable_methods(values: Values) -> Iterator[None]:
     replaced: list[tuple[Any, str, Any]] = [
         (torch, "tensor", _tensor),
         (torch, "as_tensor", _as_tensor),
+        (torch, "stft", _with_window(torch.stft)),
+        (torch, "istft", _with_window(torch.istft)),
         (torch.Tensor, "new_tensor", _new_tensor),
         (torch.Tensor, "tolist", tolist),
         (torch.Tensor, "__getitem__", _get_item),
@@ -69,6 +71,18 @@ def _new_tensor(
 
 def _with_data(device: Any) -> Any:
     return None if device is not None and torch.device(device).type == "meta" else device
+
+
+def _with_window(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """PyTorch wants the window where the signal is, whether it has data or not."""
+
+    def transform(x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        def moved(value: Any) -> Any:
+            return value.to(x.device) if isinstance(value, torch.Tensor) else value
+
+        return function(x, *map(moved, args), **{k: moved(v) for k, v in kwargs.items()})
+
+    return transform
 
 
 def _to_list(x: torch.Tensor, values: Values) -> Any:

@@ -53,6 +53,7 @@ class Captured:
     constants: dict[str, torch.Tensor]  # constant symbol -> the tensor the model closes over
     start_gradients: dict[str, float]  # tangent symbol -> the value it is filled with by default
     rates: dict[str, float]  # hyperparameter of a dropout -> its rate at compilation
+    complex: tuple[str, ...]  # symbols whose last dimension are the parts of complex numbers
     pytorch_s: float  # seconds of the capture that PyTorch took, see `Clock`
 
 
@@ -293,6 +294,10 @@ class _Session:
             if gradient is not None
         ]
 
+    def complex_symbols(self) -> tuple[str, ...]:
+        outputs = [spec.name for spec in self.specs if spec.dtype.is_complex]
+        return (*(n for n, tensor in self.sources.items() if tensor.is_complex()), *outputs)
+
     def captured(self, results: list[torch.Tensor]) -> Captured:
         drawn = self.recorder.generator
         for node in (*drawn.state, *(node for node, _ in drawn.rates.values())):
@@ -311,6 +316,7 @@ class _Session:
             constants={node.name: tensor for node, tensor in held},
             start_gradients=self.start_gradients,
             rates={name: rate for name, (_, rate) in drawn.rates.items()},
+            complex=self.complex_symbols(),
             pytorch_s=self.recorder.clock.pytorch_s,
         )
 
@@ -327,4 +333,9 @@ def _loss_outputs(
             raise CaptureError(f"loss_indices names output {wrong[0]}, which is not differentiable")
         return set(given)
     scalars = {i for i in starts if results[i].numel() == 1 and results[i].dim() == 0}
-    return scalars or {starts[0]}
+    found = scalars or {starts[0]}
+    if any(results[i].is_complex() for i in found):
+        raise CaptureError(
+            "the loss is complex, and has no gradient; return its abs() or real part"
+        )
+    return found

@@ -6,6 +6,7 @@ import functools
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch._decomp import decomposition_table
 
 from batucada.capture.folding import reads_values
@@ -51,6 +52,22 @@ def operator_of(func: Any) -> Operator:
         reads_values=reads_values(func),
         decomposes=not changes and (func in decomposition_table or func._can_decompose()),
     )
+
+
+def functional_form(operator: Operator) -> Any:
+    """The operator that returns what this one writes to its first argument, None if there is
+    none."""
+    namespace, base, overload = operator.functional.split(".")
+    packet = getattr(getattr(torch.ops, namespace), base, None)
+    if packet is None or overload not in packet.overloads():
+        return None
+    return getattr(packet, overload)
+
+
+def without_data(value: Any) -> Any:
+    if isinstance(value, torch.Tensor) and value.device.type != "meta":
+        return torch.empty(value.shape, dtype=value.dtype, device="meta")
+    return value
 
 
 def _changes_first_argument(func: Any) -> bool:

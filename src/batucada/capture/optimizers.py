@@ -116,6 +116,8 @@ def _describe(
                 f"{type(optimizer).__name__} holds a parameter of shape "
                 f"{tuple(foreign[0].shape)} that the model has not"
             )
+        if kind in ("adafactor", "muon") and any(p.is_complex() for p in group["params"]):
+            raise CaptureError(f"{type(optimizer).__name__} takes no complex parameters")
         prefix = name if number == 0 else f"{name}__group{number}"
         absent = [key for key in rule.optional if group[key] == 0]
         scalars = [key for key in rule.scalars if key not in absent]

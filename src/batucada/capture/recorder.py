@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from batucada.capture.aliases import Aliases
 from batucada.capture.clock import Clock
+from batucada.capture.complex_numbers import ComplexNumbers
 from batucada.capture.dtypes import dtype_of, torch_dtype
 from batucada.capture.findings import Findings
 from batucada.capture.folding import MASKS, folded, positions, value_of
@@ -23,7 +24,7 @@ from batucada.capture.guards import value_that_passes
 from batucada.capture.hosting import WHERE_TENSORS_ARE, can_run_on_host, host_nodes
 from batucada.capture.leaves import leaves, mapped
 from batucada.capture.naming import OutputNames
-from batucada.capture.operator import Operator, operator_of
+from batucada.capture.operator import Operator, functional_form, operator_of, without_data
 from batucada.capture.places import frames_here, user_line
 from batucada.errors import CaptureError
 from batucada.ir.graph import Node, Section, input_node
@@ -42,6 +43,9 @@ _LABELLED = {"aten.embedding", "aten.embedding_dense_backward"} | frozenset(
 
 
 def type_of(tensor: torch.Tensor) -> Type:
+    """Of a complex one that of its parts, along a last dimension."""
+    if tensor.is_complex():
+        return Type(dtype_of(tensor.dtype.to_real()), (*tensor.shape, 2))
     return Type(dtype_of(tensor.dtype), tuple(tensor.shape))
 
 
@@ -54,6 +58,7 @@ class Recorder(TorchDispatchMode):
         self.constants: dict[int, tuple[Node, torch.Tensor]] = {}
         self.names = OutputNames()
         self._aliases = Aliases(self._again, self._standing_for)
+        self._complex = ComplexNumbers(self._again, self._standing_for, self.node_of, self._aliases)
         self._changed: dict[int, str] = {}  # owner of memory -> where it was last changed
         self._forward_lines: dict[int, str] = {}  # autograd sequence number -> user's line
         self.findings = Findings()
@@ -68,15 +73,20 @@ class Recorder(TorchDispatchMode):
         return False
 
     def own(self, tensor: torch.Tensor, node: Node) -> None:
-        self._aliases.own(tensor, node)
+        if tensor.is_complex():
+            self._complex.own(tensor, node)
+        else:
+            self._aliases.own(tensor, node)
 
     def bind(self, tensor: torch.Tensor, node: Node) -> None:
         self._aliases.bind(tensor, node)
 
     def node_of(self, tensor: torch.Tensor) -> Node:
         """The node that computes `tensor`; a tensor with data that the model closes over is a
-        constant.
+        constant.  Of complex numbers its last dimension are the parts.
         """
+        if tensor.is_complex():
+            tensor = self._complex.whole(tensor)
         if tensor not in self._aliases:
             if tensor.device.type == "meta" and tensor.numel():
                 raise CaptureError(f"{self._here()}: a tensor made outside the capture is used")
@@ -95,7 +105,8 @@ class Recorder(TorchDispatchMode):
         return self._standing_for(self.generator.rate(p))
 
     def changed_at(self, tensor: torch.Tensor) -> str:
-        return self._changed.get(id(tensor), "?")
+        memory = self._complex.whole(tensor) if tensor.is_complex() else tensor
+        return self._changed.get(id(memory), "?")
 
     def _here(self) -> str:
         """The user's line; in the backward pass that of the forward operator which is
@@ -153,13 +164,14 @@ class Recorder(TorchDispatchMode):
         return torch.ones((), dtype=args[0].dtype).item()
 
     def _held(self, value: Any) -> Any:
-        return (
-            self._standing_for(self._constant(value)) if isinstance(value, torch.Tensor) else value
-        )
+        return self._again(torch.clone, value) if isinstance(value, torch.Tensor) else value
 
     def value_of(self, tensor: torch.Tensor) -> torch.Tensor | None:
         """What `tensor` holds, None where that depends on an input, a weight or a state."""
-        return value_of(self.node_of(tensor), dict(self.constants.values()))
+        found = value_of(self.node_of(tensor), dict(self.constants.values()))
+        if found is None or not tensor.is_complex():
+            return found
+        return torch.view_as_complex(found)
 
     def _adjusted(
         self, operator: Operator, args: Any, kwargs: dict[str, Any]
@@ -169,7 +181,7 @@ class Recorder(TorchDispatchMode):
             kwargs = {**kwargs, "device": torch.device("meta")}
         if operator.packet in _PRODUCTS:
             floats = [a.dtype for a in args if isinstance(a, torch.Tensor)]
-            if len(set(floats)) > 1:
+            if len(set(floats)) > 1 and not any(dtype.is_complex for dtype in floats):
                 wide = torch.float64 if torch.float64 in floats else torch.float32
                 with self:
                     args = tuple(a.to(wide) if isinstance(a, torch.Tensor) else a for a in args)
@@ -180,12 +192,13 @@ class Recorder(TorchDispatchMode):
 
     def _dispatch(self, operator: Operator, args: Any, kwargs: dict[str, Any], where: str) -> Any:
         func = operator.func
+        if self._complex.concern(operator, args, kwargs):
+            return self._dispatch_complex(operator, args, kwargs, where)
         if func is torch.ops.aten.as_strided.default and args[0].device.type == "meta":
             self.node_of(args[0])
             args = (self._aliases.owner(args[0]), *args[1:])  # strides are of the memory
         if operator.translation is None and operator.decomposes:
-            with self, self.clock.pytorch():
-                made = _decomposed(func, args, kwargs)
+            made = self._decomposed(func, args, kwargs)
             if made is not NotImplemented:  # some decompositions hold for some shapes only
                 return made
         without_kernel = self._change_by_functional if operator.changes else self._call_host
@@ -201,6 +214,23 @@ class Recorder(TorchDispatchMode):
             self._run(func, args, kwargs)
         self._change(args[0], nodes, where)
         return args[0]
+
+    def _dispatch_complex(
+        self, operator: Operator, args: Any, kwargs: dict[str, Any], where: str
+    ) -> Any:
+        made = self._complex.call(operator, args, kwargs)
+        if made is NotImplemented and operator.decomposes:
+            made = self._decomposed(operator.func, args, kwargs)
+        if made is NotImplemented:
+            why = "it has no form for complex numbers"
+            return self._report(operator, args, kwargs, where, why)
+        return made
+
+    def _decomposed(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        """By PyTorch's table, else by the kernel that is made of other operators."""
+        decompose = decomposition_table.get(func, func.decompose)
+        with self, self.clock.pytorch():
+            return decompose(*args, **kwargs)
 
     def _made(self, operator: Operator, args: Any, kwargs: dict[str, Any], nodes: Any) -> Any:
         """The results of an operator that is `nodes` in the graph."""
@@ -219,7 +249,7 @@ class Recorder(TorchDispatchMode):
 
     def _run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         """PyTorch's own result, without data."""
-        args, kwargs = mapped(_without_data, args), mapped(_without_data, kwargs)
+        args, kwargs = mapped(without_data, args), mapped(without_data, kwargs)
         with self.clock.pytorch():
             return func(*args, **kwargs)
 
@@ -227,13 +257,11 @@ class Recorder(TorchDispatchMode):
         self, operator: Operator, args: Any, kwargs: dict[str, Any], where: str, why: str = ""
     ) -> Any:
         """An operator that changes its first argument, by the one that returns a new tensor."""
-        namespace, base, overload = operator.functional.split(".")
-        packet = getattr(getattr(torch.ops, namespace), base, None)
-        seeded = torch.Tag.nondeterministic_seeded in operator.func.tags
-        if packet is None or seeded or overload not in packet.overloads():
+        new = functional_form(operator)
+        if new is None or torch.Tag.nondeterministic_seeded in operator.func.tags:
             return self._report(operator, args, kwargs, where, why)
         with self:
-            result = getattr(packet, overload)(*args, **kwargs)
+            result = new(*args, **kwargs)
         self._change(args[0], self.node_of(result), where)
         return args[0]
 
@@ -264,7 +292,7 @@ class Recorder(TorchDispatchMode):
         out = self._run(operator.func, args, kwargs)
         for tensor in leaves(out):
             if isinstance(tensor, torch.Tensor):
-                self.bind(tensor, input_node("unsupported", type_of(tensor)))
+                self.own(tensor, input_node("unsupported", type_of(tensor)))
         return out
 
     def _translate(self, operator: Operator, args: Any, kwargs: Any, where: str) -> Any:
@@ -308,12 +336,6 @@ class Recorder(TorchDispatchMode):
         return tensor
 
 
-def _decomposed(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-    """By PyTorch's table, else by the kernel that is made of other operators."""
-    decompose = decomposition_table.get(func, func.decompose)
-    return decompose(*args, **kwargs)
-
-
 def _is_static(func: Any, args: Any, kwargs: Any) -> bool:
     """It may look at values, and does not for these arguments."""
     if func is torch.ops.aten.repeat_interleave.Tensor:
@@ -321,12 +343,6 @@ def _is_static(func: Any, args: Any, kwargs: Any) -> bool:
     return func is torch.ops.aten.index.Tensor and all(
         index is None or index.dtype not in MASKS for index in args[1]
     )
-
-
-def _without_data(value: Any) -> Any:
-    if isinstance(value, torch.Tensor) and value.device.type != "meta":
-        return torch.empty(value.shape, dtype=value.dtype, device="meta")
-    return value
 
 
 def _as_label(value: Any) -> Any:

@@ -13,7 +13,7 @@ from batucada.errors import PefError
 from batucada.ir.types import ITEM_BYTES, DType
 from batucada.pef.typed_json import from_json, to_json
 
-FORMAT_VERSION = 6
+FORMAT_VERSION = 7
 """Raised by one whenever a field is added, removed or means something else."""
 
 Role = Literal[
@@ -46,7 +46,8 @@ class SymbolRecord:
     `panel`, so many columns of the last of these dimensions are stored one behind another; `slot`
     indexes the address table and `offset` counts bytes from there; `target` is the module path of a
     parameter or buffer, else ''; `of` is the symbol that a tangent, gradient or state belongs to,
-    else ''; `default` is the compile-time value of a hyperparameter, else None.
+    else ''; `default` is the compile-time value of a hyperparameter, else None.  With `is_complex`
+    PyTorch's tensor is complex, and the last dimension here, of 2, are its parts.
     """
 
     name: str
@@ -60,6 +61,11 @@ class SymbolRecord:
     of: str = ""
     default: float | None = None
     panel: int = 0
+    is_complex: bool = False
+
+    @property
+    def torch_shape(self) -> tuple[int, ...]:
+        return self.shape[:-1] if self.is_complex else self.shape
 
     @property
     def bytes(self) -> int:
@@ -306,6 +312,8 @@ def _check_symbol(symbol: SymbolRecord, manifest: Manifest) -> None:
     columns = symbol.shape[symbol.storage[-1] if symbol.storage else -1] if symbol.shape else 0
     if symbol.panel and (symbol.panel < 0 or not columns or columns % symbol.panel):
         raise PefError(f"{where}: panels of {symbol.panel} do not divide shape {symbol.shape}")
+    if symbol.is_complex and symbol.shape[-1:] != (2,):
+        raise PefError(f"{where}: complex numbers have two parts, the shape is {symbol.shape}")
     _check_place(where, symbol, manifest)
     if symbol.of and symbol.of not in manifest.symbol_by_name:
         raise PefError(f"{where} belongs to {symbol.of!r}, which is no symbol")

@@ -14,7 +14,7 @@ from batucada.ops.random import RUN, SEED
 from batucada.pef import Pef, PlaceRecord, SymbolRecord
 from batucada.runtime.inputs import number
 from batucada.runtime.momentum import HostMomentum
-from batucada.runtime.results import aligned_block, torch_dtype
+from batucada.runtime.results import aligned_block, as_kept, torch_dtype
 
 
 class Device:
@@ -92,14 +92,16 @@ class Device:
         return torch.from_numpy(block).view(torch_dtype(record)).view(record.shape)
 
     def value(self, name: str) -> torch.Tensor:
-        """What a symbol holds, in the shape that PyTorch gives it: a view where that can be."""
+        """What a symbol holds, in the shape that PyTorch gives it, of complex numbers the parts: a
+        view where that can be.
+        """
         symbol = self.symbols[name]
         if not symbol.panel:
             return self.view(name)
         return self._panels(symbol).flatten(-2).permute(_inverse(symbol))
 
     def assign(self, name: str, value: torch.Tensor) -> None:
-        symbol = self.symbols[name]
+        symbol, value = self.symbols[name], as_kept(value)
         if not symbol.panel:
             self.view(name).copy_(value)
             return

@@ -288,6 +288,7 @@ class Executor(Values):
         if batches.steps == 0:
             return outputs
         numbers = self._numbers(hyper or {})
+        self._set_hyper(numbers)  # a momentum that is new here is a matter of the host
         if self._one_by_one():
             for step in range(batches.steps):
                 results = self.run(batches.names, batches.at(step), None, numbers)
@@ -295,7 +296,6 @@ class Executor(Values):
                     output[step].copy_(result.tensor())
             return outputs
         self._bind(batches.names, batches.at(0))
-        self._set_hyper(numbers)
         results = self._memory.record(self._table)
         for result, output in zip(results, outputs, strict=True):
             self._table[result.symbol.slot] = output.data_ptr()

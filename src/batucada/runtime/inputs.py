@@ -11,7 +11,7 @@ import torch
 from batucada.errors import IndexRangeError, InputError
 from batucada.ir.graph import identifier
 from batucada.pef import SymbolRecord
-from batucada.runtime.results import torch_dtype
+from batucada.runtime.results import as_kept, given_dtype, torch_dtype
 
 
 def check_names(names: Sequence[str], expected: Mapping[str, Any]) -> None:
@@ -38,27 +38,31 @@ def fitted(symbol: SymbolRecord, tensor: torch.Tensor) -> torch.Tensor:
     """
     if not isinstance(tensor, torch.Tensor):
         raise InputError(f"the input {symbol.name!r} is a {type(tensor).__name__}, not a tensor")
+    if tensor.is_complex() != symbol.is_complex:
+        raise InputError(
+            f"the input {symbol.name!r} is {tensor.dtype}; compiled for {given_dtype(symbol)}"
+        )
     wanted = torch_dtype(symbol)
     if tensor.is_meta:
         raise InputError(f"the input {symbol.name!r} is a shape without data; give it a value")
     if tensor.device.type != "cpu":
         raise InputError(f"the input {symbol.name!r} is on {tensor.device}; move it to the CPU")
-    count = 1
-    for extent in symbol.shape:
-        count *= extent
+    count = math.prod(symbol.torch_shape)
     if tensor.numel() != count:
         raise InputError(
             f"the input {symbol.name!r} has shape {tuple(tensor.shape)}"
             f" ({tensor.numel()} elements);"
-            f" compiled for {symbol.shape} ({count} elements). Compile again for another batch size"
+            f" compiled for {symbol.torch_shape} ({count} elements)."
+            " Compile again for another batch size"
         )
+    tensor = as_kept(tensor)
     if tensor.dtype != wanted:
         tensor = converted(symbol, tensor, wanted)
     return tensor.detach().contiguous()
 
 
 def converted(symbol: SymbolRecord, tensor: torch.Tensor, wanted: torch.dtype) -> torch.Tensor:
-    integers = not (tensor.is_floating_point() or tensor.is_complex() or wanted.is_floating_point)
+    integers = not (tensor.is_floating_point() or wanted.is_floating_point)
     if not integers or torch.bool in (tensor.dtype, wanted):
         raise InputError(
             f"the input {symbol.name!r} is {tensor.dtype}; compiled for {wanted}."

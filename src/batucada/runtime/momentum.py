@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from batucada.pef import Manifest, OptimizerRecord
+from batucada.runtime.results import as_kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,7 @@ class HostMomentum:
         if buffer is None:
             self.buffers.pop(name, None)
         elif any(name in group.parameters for group in self.groups):
-            self.buffers[name] = buffer.detach().clone()
+            self.buffers[name] = as_kept(buffer.detach()).clone()
 
     @property
     def active(self) -> bool:

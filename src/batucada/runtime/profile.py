@@ -15,7 +15,7 @@ from batucada.pef import HostRecord, Manifest, StageRecord, SymbolRecord
 from batucada.pef.show import columns
 from batucada.runtime.host import HostStage
 from batucada.runtime.native import NativeModule
-from batucada.runtime.results import torch_dtype
+from batucada.runtime.results import given_dtype
 
 _CALIBRATION_SECONDS = 0.05
 
@@ -113,9 +113,11 @@ def _cycle(parts: Sequence[_NativePart | _HostPart], table: int) -> float:
 
 def random_inputs(symbols: Iterable[SymbolRecord]) -> list[torch.Tensor]:
     """Small normal numbers; zeros where a program may look something up by them."""
-    shapes = [(symbol.shape, torch_dtype(symbol)) for symbol in symbols]
+    shapes = [(symbol.torch_shape, given_dtype(symbol)) for symbol in symbols]
     return [
-        torch.randn(shape).to(dtype) if dtype.is_floating_point else torch.zeros(shape, dtype=dtype)
+        torch.randn(shape).to(dtype)
+        if dtype.is_floating_point or dtype.is_complex
+        else torch.zeros(shape, dtype=dtype)
         for shape, dtype in shapes
     ]
 

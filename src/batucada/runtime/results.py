@@ -35,16 +35,16 @@ class Result:
 
     @property
     def shape(self) -> torch.Size:
-        return torch.Size(self.symbol.shape)
+        return torch.Size(self.symbol.torch_shape)
 
     @property
     def dtype(self) -> torch.dtype:
-        return torch_dtype(self.symbol)
+        return given_dtype(self.symbol)
 
     def tensor(self) -> torch.Tensor:
         if self._tensor is None:
             flat = torch.from_numpy(self._block[self._offset : self._offset + self.symbol.bytes])
-            self._tensor = flat.view(self.dtype).view(self.symbol.shape)
+            self._tensor = flat.view(self.dtype).view(self.symbol.torch_shape)
         return self._tensor
 
     def __repr__(self) -> str:
@@ -95,4 +95,21 @@ def aligned_block(size: int, zero: bool) -> tuple[np.ndarray, int]:
 
 
 def torch_dtype(symbol: SymbolRecord | PlaceRecord) -> torch.dtype:
+    """What memory holds."""
     return getattr(torch, TORCH_NAMES[symbol.dtype])
+
+
+def given_dtype(symbol: SymbolRecord) -> torch.dtype:
+    """That of PyTorch's tensor."""
+    kept = torch_dtype(symbol)
+    return kept.to_complex() if symbol.is_complex else kept
+
+
+def given(symbol: SymbolRecord, kept: torch.Tensor) -> torch.Tensor:
+    """A dense tensor as PyTorch has it."""
+    return torch.view_as_complex(kept) if symbol.is_complex else kept
+
+
+def as_kept(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor of PyTorch's as memory holds it, which is the same memory where that can be."""
+    return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor

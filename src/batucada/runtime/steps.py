@@ -10,7 +10,7 @@ from batucada.errors import InputError
 from batucada.ir.graph import identifier
 from batucada.pef import SymbolRecord
 from batucada.runtime.inputs import check_names, converted, fitted
-from batucada.runtime.results import Result, torch_dtype
+from batucada.runtime.results import Result, as_kept, given_dtype, torch_dtype
 
 
 class Batches:
@@ -39,7 +39,9 @@ class Batches:
 
     def outputs(self, symbols: Sequence[SymbolRecord]) -> tuple[torch.Tensor, ...]:
         """Memory for the outputs of every step."""
-        return tuple(torch.empty((self.steps, *s.shape), dtype=torch_dtype(s)) for s in symbols)
+        return tuple(
+            torch.empty((self.steps, *s.torch_shape), dtype=given_dtype(s)) for s in symbols
+        )
 
     def strides(self, results: Sequence[Result], outputs: Sequence[torch.Tensor]) -> dict[str, int]:
         """Bytes from step to step, by slot."""
@@ -50,11 +52,12 @@ class Batches:
 def _stacked(symbol: SymbolRecord, tensor: torch.Tensor) -> torch.Tensor:
     if len(tensor) == 0:
         return tensor
-    if tuple(tensor.shape[1:]) != symbol.shape:
-        wanted = ", ".join(["steps", *map(str, symbol.shape)])
+    if tuple(tensor.shape[1:]) != symbol.torch_shape:
+        wanted = ", ".join(["steps", *map(str, symbol.torch_shape)])
         raise InputError(
             f"the input {symbol.name!r} has shape {tuple(tensor.shape)}; for many steps ({wanted})"
         )
     fitted(symbol, tensor[0])
+    tensor = as_kept(tensor)
     wanted = torch_dtype(symbol)
     return (tensor if tensor.dtype == wanted else converted(symbol, tensor, wanted)).contiguous()

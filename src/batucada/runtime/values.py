@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
@@ -11,7 +12,7 @@ from batucada.errors import InputError
 from batucada.pef import Pef, SymbolRecord
 from batucada.runtime.device import Device
 from batucada.runtime.replicas import Replicas
-from batucada.runtime.results import Result
+from batucada.runtime.results import Result, given
 
 
 class Values(Device, ABC):
@@ -62,18 +63,21 @@ class Values(Device, ABC):
             raise InputError(
                 f"the gradient of output {output_index} is a {type(grad).__name__}, not a tensor"
             )
-        if grad.numel() != target.numel():
+        shape = self.symbols[name].torch_shape
+        if grad.numel() != math.prod(shape):
             raise InputError(
                 f"the gradient of output {output_index} has shape {tuple(grad.shape)};"
-                f" the output has {tuple(target.shape)}"
+                f" the output has {shape}"
             )
-        target.copy_(grad.detach().reshape(target.shape)).div_(self.replica_count)
+        given(self.symbols[name], target).copy_(grad.detach().reshape(shape))
+        target.div_(self.replica_count)
 
     def gradient(self, symbol: str) -> torch.Tensor:
         """A copy of the gradient of a parameter or input in the last run that held BCKWD."""
         name = f"{symbol}__grad"
         if name in self.symbols and self.symbols[name].role == "tangent":
-            return self.view(name) * self.replica_count  # what starts the backward pass there
+            start = self.view(name) * self.replica_count
+            return given(self.symbols[name], start)  # what starts the backward pass there
         if name not in self.symbols or self.symbols[name].role != "gradient":
             raise InputError(f"the program computes no gradient of {symbol!r}")
         if self._gradients == "none":
@@ -84,7 +88,8 @@ class Values(Device, ABC):
             raise InputError(
                 "an input tensor was changed after the run; read gradients before filling it again"
             )
-        value = self.view(name).clone(memory_format=torch.contiguous_format)
+        kept = self.view(name).clone(memory_format=torch.contiguous_format)
+        value = given(self.symbols[name], kept)
         mean = self._replicas is not None and self._replicas.reduced
         own = not mean or self.symbols[symbol].role != "parameter"
         return value * self.replica_count if own else value
@@ -104,16 +109,20 @@ class Values(Device, ABC):
         if record.role == "input":
             if not self._held:
                 raise InputError(f"the input {symbol!r} has no value before the first run")
-            return self._held[list(self._held_names).index(symbol)].reshape(record.shape).clone()
-        return self.value(symbol).clone(memory_format=torch.contiguous_format)
+            held = self._held[list(self._held_names).index(symbol)]
+            return given(record, held.reshape(record.shape).clone())
+        return given(record, self.value(symbol).clone(memory_format=torch.contiguous_format))
 
     def write(self, symbol: str, value: torch.Tensor) -> None:
         """Set a parameter, buffer, state or constant of the program."""
         record = self._record(symbol)
         if record.role not in ("parameter", "buffer", "state", "constant"):
             raise InputError(f"{symbol!r} is an {record.role}; it cannot be written")
-        if value.shape != record.shape:
-            raise InputError(f"{symbol!r} has shape {record.shape}, the value {tuple(value.shape)}")
+        shape = record.torch_shape
+        if value.shape != shape or value.is_complex() != record.is_complex:
+            raise InputError(
+                f"{symbol!r} has shape {shape}, the value {tuple(value.shape)} of {value.dtype}"
+            )
         if self._gradients == "recomputable":
             self._keep_gradients()
         self.assign(symbol, value.detach())

@@ -29,7 +29,9 @@ class TracedTensor(SambaTensor):
 
     @classmethod
     def of_symbol(cls, record: Any) -> TracedTensor:
-        return cls(record.name, record.shape, TORCH_DTYPES[record.dtype])
+        dtype = TORCH_DTYPES[record.dtype]
+        is_complex = record.is_complex
+        return cls(record.name, record.torch_shape, dtype.to_complex() if is_complex else dtype)
 
     @property
     def _tensor(self) -> torch.Tensor:  # type: ignore[override]
