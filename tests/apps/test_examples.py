@@ -139,13 +139,14 @@ def test_mistakes_end_with_one_message_and_status_2(argv: list[str], said: str) 
     assert not list(Path().rglob("*.pef"))
 
 
-def test_a_step_leaves_dynamo_out() -> None:
+def test_training_leaves_out_what_takes_seconds_to_import(data_folder: str) -> None:
     program = f"""
 import sys
 sys.path.insert(0, {str(FFN.parent)!r})
 import sn_boilerplate_main as program
 program.main(["compile", "--pef-name=app"])
 program.main(["measure-performance", "--pef", "{PEF}", "-n", "3"])
-assert "torch._dynamo" not in sys.modules
+program.main(["run", "--pef", "{PEF}", "--data-folder", {data_folder!r}])
+assert not {{"torch._dynamo", "torchvision"}} & sys.modules.keys()
 """
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
