@@ -135,6 +135,33 @@ def test_a_shared_weight_is_updated_once_and_a_frozen_one_never(tmp_path: Path) 
     torch.testing.assert_close(resumed.state_dict(), gold.state_dict(), **TOLERANCE)
 
 
+class UnderTwoNames(nn.Module):
+    """One module in two places, and both at once in a third."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = self.second = nn.Sequential(nn.Linear(12, 12), nn.BatchNorm1d(12))
+        self.all = nn.ModuleList([self.first, nn.Linear(12, 5)])
+
+    def forward(self, x: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        return F.cross_entropy(self.all[1](self.second(torch.tanh(self.first(x)))), label)
+
+
+def test_a_module_under_two_names_is_one() -> None:
+    inputs = (samba.from_torch(X, "x"), samba.from_torch(LABEL, "label"))
+    model, _ = traced(
+        lambda m: samba.optim.SGD(m.parameters(), lr=0.1), model=UnderTwoNames(), inputs=inputs
+    )
+    gold = plain(model)
+    theirs = torch.optim.SGD(gold.parameters(), lr=0.1)
+    for _ in range(3):
+        samba.session.run(inputs)
+        theirs.zero_grad()
+        gold(X, LABEL).backward()
+        theirs.step()
+    assert_trained_alike(model, gold)
+
+
 def test_freezing_and_thawing_after_the_compilation_are_refused() -> None:
     model, optimizer = tied()
     pef = str(samba.session.program.pef.path)

@@ -174,7 +174,7 @@ class _Session:
         """Parameters and buffers replaced by tensors of the same type without data."""
         twins: dict[int, torch.Tensor] = {}
         with restored(self.model):
-            for path, module in self.model.named_modules(remove_duplicate=False):
+            for path, module in self.model.named_modules():
                 tables: list[tuple[dict[str, Any], str]]
                 tables = [(module._parameters, "parameter"), (module._buffers, "buffer")]
                 for table, role in tables:
