@@ -157,9 +157,9 @@ class _Session:
         positional, named = name_inputs(self.model, args, kwargs)
         recorder = self.recorder
         with (
-            recorder, drawing(recorder.generator), draws_again(recorder.generator),
-            run_time_rates(recorder.rate), recordable_methods(recorder.value_of),
-            self.model_without_data(), _compiling(),
+            self.model_without_data(), recorder, drawing(recorder.generator),
+            draws_again(recorder.generator), run_time_rates(recorder.rate),
+            recordable_methods(recorder.value_of), _compiling(),
             _user_errors(self.model, recorder.findings),
         ):  # fmt: skip
             results = self.forward(positional, named)
@@ -304,8 +304,10 @@ class _Session:
             self._add_input(node)
         if drawn.run is not None:
             self.outputs.append(Output(RUN, "update", drawn.run))
-        reached = set(postorder(output.node for output in self.outputs))
-        held = [(n, t) for n, t in self.recorder.constants.values() if n in reached]
+        held = list(self.recorder.constants.values())
+        if held:
+            reached = set(postorder(output.node for output in self.outputs))
+            held = [(node, tensor) for node, tensor in held if node in reached]
         inputs = [*self.inputs.values(), *(node for node, _ in held)]
         graph = graph_of(model_name(self.model), inputs, self.outputs)
         return Captured(

@@ -22,9 +22,14 @@ _LIBRARIES = (
 def user_line(frames: Iterable[tuple[str, int]]) -> str:
     """`file:line` of the first frame that is neither PyTorch's, Python's nor ours."""
     for filename, line in frames:
-        if not filename.startswith(_LIBRARIES) and not filename.startswith("<"):
+        if not _is_of_library(filename):
             return f"{_shown(filename, os.getcwd())}:{line}"
     return "?"
+
+
+@functools.lru_cache(maxsize=1024)
+def _is_of_library(filename: str) -> bool:
+    return filename.startswith((*_LIBRARIES, "<"))
 
 
 @functools.lru_cache(maxsize=1024)

@@ -116,12 +116,13 @@ def postorder(roots: Iterable[Node]) -> Iterator[Node]:
     for root in roots:
         stack = [root]
         while stack:
-            node = stack[-1]
+            node = stack.pop()
+            if node in done:
+                continue
             pending = [arg for arg in node.args if arg not in done]
             if pending:
+                stack.append(node)
                 stack += reversed(pending)
-                continue
-            stack.pop()
-            if node not in done:
+            else:
                 done.add(node)
                 yield node

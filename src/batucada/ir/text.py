@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import math
 from collections.abc import Iterator
 from keyword import iskeyword
 from typing import cast, get_args
@@ -47,7 +48,7 @@ def _callable(op: str) -> str:
 
 
 def _print_attr(value: Attr) -> str:
-    if (isinstance(value, float) and value != value) or value in (float("inf"), float("-inf")):
+    if isinstance(value, float) and not math.isfinite(value):
         return f"float({str(value)!r})"
     return repr(value)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, cast
 
 DType = Literal["f64", "f32", "bf16", "f16", "i64", "i32", "i16", "i8", "u8", "bool"]
@@ -26,7 +27,7 @@ class Type:
     shape: Shape = ()
 
     def __str__(self) -> str:
-        return f"{self.dtype}[{','.join(map(str, self.shape))}]"
+        return f"{self.dtype}[{_extents(self.shape)}]"
 
     @property
     def size(self) -> int:
@@ -45,6 +46,11 @@ class Type:
     def strides(self) -> Shape:
         """Row-major strides, in elements."""
         return row_major(self.shape)
+
+
+@lru_cache(maxsize=4096)
+def _extents(shape: Shape) -> str:
+    return ",".join(map(str, shape))
 
 
 def row_major(shape: Shape) -> Shape:

@@ -8,9 +8,9 @@ function marked `@translates`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -90,34 +90,37 @@ def translates(*names: str) -> Callable[[Translation], Translation]:
     return register
 
 
-@dataclass(frozen=True, slots=True)
 class Origin:
-    """Where new nodes come from: the user's `file:line` and the section of the program."""
+    """Where the nodes come from that are made in its `with`: the user's `file:line` and the section
+    of the program."""
 
-    src: str = ""
-    section: Section = "FWD"
+    __slots__ = ("section", "src")
 
+    def __init__(self, src: str, section: Section) -> None:
+        self.src, self.section = src, section
 
-_origins: list[Origin] = [Origin()]
+    def __enter__(self) -> None:
+        _origins.append(self)
 
-
-@contextmanager
-def origin(src: str = "", section: Section = "FWD") -> Iterator[None]:
-    _origins.append(Origin(src, section))
-    try:
-        yield
-    finally:
+    def __exit__(self, *_: object) -> None:
         _origins.pop()
 
 
-def like(node: Node) -> Any:
+_origins: list[Origin] = [Origin("", "FWD")]
+
+
+def origin(src: str = "", section: Section = "FWD") -> Origin:
+    return Origin(src, section)
+
+
+def like(node: Node) -> Origin:
     """The origin of `node`, for what replaces it."""
-    return origin(node.src, node.section)
+    return Origin(node.src, node.section)
 
 
 def make(name: str, *args: Node, **attrs: Attr) -> Node:
     """A new node; its type is inferred.  TypeRuleError when the arguments do not fit."""
-    out = OPS[name].infer(*(arg.type for arg in args), **attrs)
+    out = OPS[name].infer(*[arg.type for arg in args], **attrs)
     where = _origins[-1]
     return Node(name, args, out, tuple(attrs.items()), where.src, where.section)
 
@@ -141,12 +144,20 @@ def with_args(node: Node, args: Sequence[Node]) -> Node:
 
 
 def broadcast(*shapes: Shape) -> Shape:
-    if all(shape == shapes[0] for shape in shapes):
-        return shapes[0] if shapes else ()
-    try:
-        return np.broadcast_shapes(*shapes)
-    except ValueError:
-        raise TypeRuleError(f"shapes {' and '.join(map(str, shapes))} do not broadcast") from None
+    out = shapes[0] if shapes else ()
+    for shape in shapes[1:]:
+        if shape != out:
+            out = _broadcast_pair(out, shape)
+    return out
+
+
+@lru_cache(maxsize=4096)
+def _broadcast_pair(a: Shape, b: Shape) -> Shape:
+    rank = max(len(a), len(b))
+    pairs = list(zip((1,) * (rank - len(a)) + a, (1,) * (rank - len(b)) + b, strict=True))
+    if any(m != n and 1 not in (m, n) for m, n in pairs):
+        raise TypeRuleError(f"shapes {a} and {b} do not broadcast")
+    return tuple(n if m == 1 else m for m, n in pairs)
 
 
 def normal_dim(dim: int, rank: int) -> int:

@@ -25,9 +25,11 @@ HALVES: frozenset[DType] = frozenset({"bf16", "f16"})
 
 
 def _same(*args: Type) -> Type:
-    if len({arg.dtype for arg in args}) != 1:
+    first = args[0]
+    if any(arg.dtype != first.dtype for arg in args):
         raise TypeRuleError(f"dtypes differ: {', '.join(map(str, args))}")
-    return Type(args[0].dtype, broadcast(*(arg.shape for arg in args)))
+    shape = broadcast(*[arg.shape for arg in args])
+    return first if shape == first.shape else Type(first.dtype, shape)
 
 
 def _predicate(*args: Type) -> Type:

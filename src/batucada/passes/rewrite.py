@@ -16,20 +16,24 @@ _MAX_ROUNDS = 20
 
 def rewrite(graph: Graph, rules: Sequence[Rule]) -> Graph:
     """Apply the rules to every node, arguments first, until none fires."""
+    settled: set[Node] = set()
     for _ in range(_MAX_ROUNDS):
-        changed = _round(graph, rules)
+        changed = _round(graph, rules, settled)
         if changed is graph:
             return graph
         graph = changed
     raise VerifyError(f"{graph.name}: the rules do not come to an end")
 
 
-def _round(graph: Graph, rules: Sequence[Rule]) -> Graph:
+def _round(graph: Graph, rules: Sequence[Rule], settled: set[Node]) -> Graph:
+    """No rule fires at a node that is `settled`: it and what is below it are as they were."""
     new: dict[Node, Node] = {node: node for node in graph.inputs}
     fired = False
     for node in graph.nodes:
         moved = with_args(node, [new[arg] for arg in node.args])
-        new[node] = _rewritten(moved, rules)
+        new[node] = moved if moved in settled else _rewritten(moved, rules)
+        if new[node] is moved:
+            settled.add(moved)
         fired = fired or new[node] is not moved
     return substitute(graph, new) if fired else graph
 
