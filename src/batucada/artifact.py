@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from batucada.pef import (
     HostRecord,
     Manifest,
     OptimizerRecord,
+    Pef,
     PlaceRecord,
     ProducerRecord,
     ReplicaRecord,
@@ -41,6 +42,22 @@ TEXT_MEMBERS = {
     "module": "module.ll",
 }
 """The member that holds the text of each step of the compiler."""
+
+
+class StoredTexts(Mapping[str, str]):
+    """The texts in a PEF, by step; each is unpacked when it is asked for."""
+
+    def __init__(self, pef: Pef) -> None:
+        self._pef = pef
+
+    def __getitem__(self, level: str) -> str:
+        return self._pef.text(TEXT_MEMBERS[level])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(TEXT_MEMBERS)
+
+    def __len__(self) -> int:
+        return len(TEXT_MEMBERS)
 
 
 def pack(

@@ -16,7 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from batucada.errors import BatucadaError
-from batucada.pef import Manifest, read_pef, write_pef
+from batucada.pef import Manifest, Packed, Pef, read_pef, write_pef
 
 MAX_BYTES = 2**30
 """Beyond this the entries that were not used for longest go."""
@@ -55,23 +55,22 @@ class Cache:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def find(self, key: str) -> tuple[Manifest, dict[str, bytes]] | None:
-        """The manifest and the members by name, all of them checked."""
+    def find(self, key: str) -> Pef | None:
+        """The entry, in memory and undamaged."""
         path = self._path(key)
         if not path.is_file():
             return None
         try:
             found = read_pef(path)
-            members = {name: found.member(name) for name in found.names}
         except BatucadaError:
             with suppress(OSError):
                 path.unlink()
             return None
         with suppress(OSError):
             os.utime(path)
-        return found.manifest, members
+        return found
 
-    def keep(self, key: str, manifest: Manifest, members: dict[str, bytes]) -> None:
+    def keep(self, key: str, manifest: Manifest, members: Mapping[str, Packed]) -> None:
         with suppress(OSError, BatucadaError):
             self._folder.mkdir(parents=True, exist_ok=True)
             write_pef(self._path(key), manifest, members)

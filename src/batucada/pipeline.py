@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save as save_tensors
 from torch import nn
 
-from batucada.artifact import TEXT_MEMBERS, pack
+from batucada.artifact import StoredTexts, pack
 from batucada.cache import Cache, cache_folder, compiler_fingerprint, key_of
 from batucada.capture import (
     Captured,
@@ -42,7 +42,7 @@ from batucada.passes.layout import store_weights_packed
 from batucada.passes.products import join_products
 from batucada.passes.recompute import recompute
 from batucada.passes.simplify import simplify
-from batucada.pef import Manifest, write_pef
+from batucada.pef import Manifest, Packed, pack_members, write_pef
 from batucada.runtime.oracle import check_step
 
 STEPS = (
@@ -69,7 +69,7 @@ class Compiled:
     path: Path | None
     outputs: tuple[OutputSpec, ...]
     report: dict[str, Any]
-    texts: dict[str, str]
+    texts: Mapping[str, str]
 
 
 class _Stopped(Exception):
@@ -84,6 +84,7 @@ class _Run:
     progress: Callable[[str, float], None] | None
     seconds: dict[str, float] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
+    stored: StoredTexts | None = None  # of what comes from the cache
 
     def __post_init__(self) -> None:
         if self.options.stop_after not in (None, *STEPS):
@@ -154,6 +155,7 @@ def compile(
     """
     options = (options or Options()).with_environment()
     run = _Run(options, progress)
+    cache = _cache(options)
     captured: Captured | None = None
     written: Path | None = None
     with suppress(_Stopped), collected_rarely():
@@ -161,12 +163,13 @@ def compile(
             captured = capture(
                 model, args, kwargs, training=bool(optimizers), loss_indices=loss_indices
             )
-            run.texts["capture"] = print_graph(captured.graph)
+            if cache is None:
+                run.texts["capture"] = print_graph(captured.graph)
         with run.step("optimizers"):
             specs = describe_optimizers(model, optimizers)
             graph = append_optimizers(captured.graph, specs, options.data_parallel)
             run.texts["optimizers"] = print_graph(graph)
-        manifest, members = _taken_or_built(captured, specs, graph, run)
+        manifest, members = _taken_or_built(captured, specs, graph, run, cache)
         with run.step("pef"):
             manifest = replace(
                 manifest,
@@ -184,25 +187,27 @@ def compile(
             write_pef(written, manifest, members)
     assert captured is not None
     report = {"seconds": run.seconds, "pytorch_s": captured.pytorch_s}
-    return Compiled(written, captured.outputs, report, run.texts)
+    return Compiled(written, captured.outputs, report, run.stored or run.texts)
 
 
 def _taken_or_built(
-    captured: Captured, specs: Sequence[OptimizerSpec], graph: Graph, run: _Run
-) -> tuple[Manifest, dict[str, bytes]]:
+    captured: Captured, specs: Sequence[OptimizerSpec], graph: Graph, run: _Run,
+    cache: Cache | None,
+) -> tuple[Manifest, dict[str, bytes] | dict[str, Packed]]:  # fmt: skip
     """From the cache, if the same was compiled before."""
-    cache = _cache(run.options)
     if cache is None:
         return _built(captured, specs, graph, run)
     with run.step("cache"):
         key = _cache_key(captured, specs, run)
         known = cache.find(key)
     if known is not None:
-        run.texts |= {level: known[1][name].decode() for level, name in TEXT_MEMBERS.items()}
-        return known
+        run.stored = StoredTexts(known)
+        return known.manifest, known.packed()
+    run.texts["capture"] = print_graph(captured.graph)
     manifest, members = _built(captured, specs, graph, run)
-    cache.keep(key, manifest, members)
-    return manifest, members
+    packed = pack_members(members)
+    cache.keep(key, manifest, packed)
+    return manifest, packed
 
 
 def _built(
@@ -253,7 +258,9 @@ def _cache(options: Options) -> Cache | None:
 
 
 def _cache_key(captured: Captured, specs: Sequence[OptimizerSpec], run: _Run) -> str:
-    """Everything the members of the PEF depend on, the compiler included."""
+    """Everything the members of the PEF depend on, the compiler included.  The graph with the
+    optimizers holds the one that was captured.
+    """
     options = run.options
     names = (
         captured.outputs, captured.paths, captured.start_gradients, captured.rates,
@@ -261,7 +268,7 @@ def _cache_key(captured: Captured, specs: Sequence[OptimizerSpec], run: _Run) ->
     )  # fmt: skip
     return key_of(
         [
-            run.texts["capture"], run.texts["optimizers"], repr(names), repr(specs),
+            run.texts["optimizers"], repr(names), repr(specs),
             repr(_target(options)), str((options.checked, captured.training, options.bucket_mb)),
             _constants(captured), compiler_fingerprint(),
         ]

@@ -1,5 +1,6 @@
 """The artifact: a PEF is one zip file that holds a compiled program.  Nothing in it is pickled."""
 
+from batucada.pef.archive import Packed
 from batucada.pef.manifest import (
     FORMAT_VERSION,
     BucketRecord,
@@ -17,7 +18,7 @@ from batucada.pef.manifest import (
     TargetRecord,
 )
 from batucada.pef.read import Pef, read_pef
-from batucada.pef.write import write_pef
+from batucada.pef.write import pack_members, write_pef
 
 __all__ = [
     "FORMAT_VERSION",
@@ -26,6 +27,7 @@ __all__ = [
     "HostRecord",
     "Manifest",
     "OptimizerRecord",
+    "Packed",
     "Pef",
     "PlaceRecord",
     "ProducerRecord",
@@ -35,6 +37,7 @@ __all__ = [
     "StageRecord",
     "SymbolRecord",
     "TargetRecord",
+    "pack_members",
     "read_pef",
     "write_pef",
 ]

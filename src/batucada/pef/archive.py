@@ -6,13 +6,15 @@ detects damage, it is no signature: who can write a PEF can seal it.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import io
 import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable
+from dataclasses import dataclass
 from io import BufferedRandom
 from typing import BinaryIO
 
@@ -21,6 +23,8 @@ from batucada.errors import PefError
 MANIFEST = "manifest.json"
 ZIP_MAGIC = b"PK\x03\x04"
 _LOCAL_HEADER_BYTES = 30
+_LENGTHS_AT = 26
+"""In a local header: two bytes each for the lengths of the name and of what follows it."""
 SEAL = b"batucada-pef sha256:"
 DIGEST_BYTES = 64
 SEAL_BYTES = len(SEAL) + DIGEST_BYTES
@@ -38,20 +42,56 @@ _DAMAGE = (
 """What the zip module raises on a file that is sealed and yet no proper zip."""
 
 
-def write_archive(file: BufferedRandom, members: Mapping[str, bytes]) -> None:
-    """Write `members` in order to the empty `file`, which is also readable.  Deterministic."""
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A member as it lies in the file: packed once, it can be written to several."""
+
+    info: zipfile.ZipInfo
+    data: bytes
+    sha256: str  # of what it unpacks to
+
+
+def packed(name: str, data: bytes) -> Packed:
+    if not _MEMBER_NAME.fullmatch(name):
+        raise PefError(f"{name!r} is no name for a member of a PEF")
+    info = _header(name, len(data))
+    digest = hashlib.sha256(data).hexdigest()
+    info.CRC, info.file_size = zlib.crc32(data), len(data)
+    if info.compress_type == zipfile.ZIP_DEFLATED:
+        deflate = zlib.compressobj(_DEFLATE_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
+        data = deflate.compress(data) + deflate.flush()
+    info.compress_size = len(data)
+    return Packed(info, data, digest)
+
+
+def write_archive(file: BufferedRandom, manifest: bytes, members: Iterable[Packed]) -> None:
+    """Write the manifest and `members` in order to the empty `file`, which is also readable.
+    Deterministic.
+    """
     with zipfile.ZipFile(file, "w") as archive:
         archive.comment = SEAL + b"0" * DIGEST_BYTES
-        for name, data in members.items():
-            if not _MEMBER_NAME.fullmatch(name):
-                raise PefError(f"{name!r} is no name for a member of a PEF")
-            archive.writestr(_header(name, len(data)), data, compresslevel=_DEFLATE_LEVEL)
+        header = _header(MANIFEST, len(manifest))
+        archive.writestr(header, manifest, compresslevel=_DEFLATE_LEVEL)
+        for member in members:
+            _append(archive, file, member)
     end = file.seek(-DIGEST_BYTES, io.SEEK_END)
     file.truncate()
     file.seek(0)
     digest = hashlib.file_digest(file, "sha256")
     file.seek(end)
     file.write(digest.hexdigest().encode())
+
+
+def _append(archive: zipfile.ZipFile, file: BufferedRandom, member: Packed) -> None:
+    """As `writestr` for what is packed already, which the zip module has no call for."""
+    info = copy.copy(member.info)
+    info.header_offset = archive.start_dir
+    file.seek(archive.start_dir)
+    file.write(info.FileHeader())
+    file.write(member.data)
+    archive.start_dir = file.tell()
+    archive.filelist.append(info)
+    archive.NameToInfo[info.filename] = info
 
 
 def _header(name: str, length: int) -> zipfile.ZipInfo:
@@ -86,6 +126,7 @@ class Archive:
     """The members of a sealed container, unpacked one at a time.  Damage raises PefError."""
 
     def __init__(self, data: bytes) -> None:
+        self._data = data
         try:
             self._zip = zipfile.ZipFile(io.BytesIO(data))
         except _DAMAGE as error:
@@ -109,6 +150,13 @@ class Archive:
             return self._zip.read(self._infos[name])
         except _DAMAGE as error:
             raise PefError(f"the PEF is damaged: member {name}: {error}") from None
+
+    def packed(self, name: str, sha256: str) -> Packed:
+        """As it lies in the file, for another; `sha256` is what the manifest says."""
+        info = self._infos[name]
+        lengths = struct.unpack_from("<HH", self._data, info.header_offset + _LENGTHS_AT)
+        start = info.header_offset + _LOCAL_HEADER_BYTES + sum(lengths)
+        return Packed(info, self._data[start : start + info.compress_size], sha256)
 
 
 def _check_member(info: zipfile.ZipInfo, file_bytes: int) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from batucada.errors import PefError
-from batucada.pef.archive import MANIFEST, Archive, read_sealed
+from batucada.pef.archive import MANIFEST, Archive, Packed, read_sealed
 from batucada.pef.manifest import Manifest, parse_manifest
 
 A = TypeVar("A")
@@ -37,6 +37,11 @@ class Pef:
         if hashlib.sha256(data).hexdigest() != self.manifest.members[name]:
             raise PefError(f"{self.path}: the PEF is damaged: member {name} has another SHA-256")
         return data
+
+    def packed(self) -> dict[str, Packed]:
+        """All members as they lie in the file, whose seal vouches for them."""
+        digests = self.manifest.members
+        return {name: self.archive.packed(name, digest) for name, digest in digests.items()}
 
     def text(self, name: str) -> str:
         """A text member; PefError when it is not UTF-8."""

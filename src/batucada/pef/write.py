@@ -2,44 +2,51 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from batucada.errors import OutputError
-from batucada.pef.archive import MANIFEST, write_archive
+from batucada.pef.archive import Packed, packed, write_archive
 from batucada.pef.manifest import Manifest, manifest_text
 
 
-def write_pef(path: str | Path, manifest: Manifest, members: Mapping[str, bytes]) -> None:
+def pack_members(members: Mapping[str, bytes]) -> dict[str, Packed]:
+    """For `write_pef`, where more than one PEF gets them."""
+    return {name: packed(name, members[name]) for name in sorted(members)}
+
+
+def write_pef(
+    path: str | Path, manifest: Manifest, members: Mapping[str, bytes] | Mapping[str, Packed]
+) -> None:
     """Write a PEF; its folder is created.  The same arguments give the same bytes.
 
     On any failure there is no file at `path`, or the old one untouched.  A killed process leaves at
     most a `*.partial` beside it, which the next write of that PEF removes.  Raises OutputError.
     """
     path = Path(path)
-    digests = {name: hashlib.sha256(members[name]).hexdigest() for name in sorted(members)}
+    given = {name: members[name] for name in sorted(members)}
+    ready = [m if isinstance(m, Packed) else packed(name, m) for name, m in given.items()]
+    digests = {name: member.sha256 for name, member in zip(given, ready, strict=True)}
     text = manifest_text(replace(manifest, members=digests))
-    contents = {MANIFEST: text.encode(), **{name: members[name] for name in digests}}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_stale(path)
-        _write_atomically(path, contents)
+        _write_atomically(path, text.encode(), ready)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def _write_atomically(path: Path, contents: Mapping[str, bytes]) -> None:
+def _write_atomically(path: Path, manifest: bytes, members: Sequence[Packed]) -> None:
     partial = _partial_path(path)
     try:
         with partial.open("xb+") as file:
-            write_archive(file, contents)
+            write_archive(file, manifest, members)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
