@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from batucada.capture.naming import symbol_name
-from batucada.capture.update import Value
+from batucada.capture.update import Scalars, Value
 from batucada.capture.update_rules import NO_RULE, RULES
 from batucada.errors import CaptureError
 from batucada.ir.graph import Graph, Node, Output, graph_of, input_node
@@ -162,6 +162,7 @@ def append_optimizers(
     outputs = writer.reduced(graph.outputs) if data_parallel and specs else graph.outputs
     writer.clip([spec for spec in specs if spec.max_grad_norm is not None])
     for spec in specs:
+        writer.scalars = Scalars()
         for number in range(len(spec.groups)):
             with origin(spec.name, "OPT"):
                 writer.group(spec, number)
@@ -175,6 +176,7 @@ class _Writer:
         self.gradients = {out.name: out.node for out in graph.of_role("gradient")}
         self.parameters = {node.name: node for node in graph.by_role("parameter")}
         self.known = {node.name: node for node in graph.inputs}
+        self.scalars = Scalars()
 
     def input(self, name: str, type: Type, role: Any) -> Node:
         if name not in self.known:
@@ -247,7 +249,10 @@ class _ParameterUpdate:
         self.parameter, self.gradient = self._wide(self._node), self._wide(gradient)
 
     def _wide(self, node: Node) -> Value:
-        return Value(cast(node, self._dtype))
+        return self._value(node).to(self._dtype)
+
+    def _value(self, node: Node) -> Value:
+        return Value(node, self._writer.scalars)
 
     def hyper(self, key: str) -> Value:
         return self._wide(self._writer.known[self._hyper[key]])
@@ -260,7 +265,7 @@ class _ParameterUpdate:
 
     def shared_state(self, key: str) -> Value:
         group = f"__group{self._number}" if self._number else ""
-        return Value(self._state(key, f"{self._spec.name}{group}__{key}", Type("f32")))
+        return self._value(self._state(key, f"{self._spec.name}{group}__{key}", Type("f32")))
 
     def _state(self, key: str, name: str, type: Type) -> Node:
         self._spec.state.setdefault(self._node.name, {})[key] = name
@@ -272,7 +277,7 @@ class _ParameterUpdate:
         self._writer.update(name, cast(value.node, stored))
 
     def step(self) -> Value:
-        return Value(self._writer.step(self._spec))
+        return self._value(self._writer.step(self._spec))
 
     def set_parameter(self, value: Value) -> None:
         self._writer.update(self._node.name, cast(value.node, self.stored))

@@ -6,13 +6,29 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from batucada.ir.graph import Node
+from batucada.ir.graph import Attr, Node
 from batucada.ir.types import DType, Shape
 from batucada.ops import make
-from batucada.ops.create import scalar
-from batucada.ops.elementwise import cast
 from batucada.ops.reduce import reduce
 from batucada.ops.view import permute
+
+
+class Scalars:
+    """Scalars that an optimizer computes from its hyperparameters and its step count: the same for
+    many parameters, they are made once.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[object, Node] = {}
+
+    def make(self, op: str, *args: Node, **attrs: Attr) -> Node:
+        if any(arg.type.shape for arg in args):
+            return make(op, *args, **attrs)
+        key = (op, args, repr(attrs))  # 1, 1.0 and True are equal in Python
+        known = self._known.get(key)
+        if known is None:
+            known = self._known[key] = make(op, *args, **attrs)
+        return known
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,12 +36,20 @@ class Value:
     """A node with the operators of arithmetic; a number takes the dtype of the other side."""
 
     node: Node
+    scalars: Scalars
 
     def _join(self, op: str, other: Value | float) -> Value:
-        return Value(make(op, self.node, self._operand(other)))
+        return self._made(op, self.node, self._operand(other))
+
+    def _made(self, op: str, *args: Node, **attrs: Attr) -> Value:
+        return Value(self.scalars.make(op, *args, **attrs), self.scalars)
 
     def _operand(self, other: Value | float) -> Node:
-        return other.node if isinstance(other, Value) else scalar(other, self.node.type.dtype)
+        return other.node if isinstance(other, Value) else self.constant(other).node
+
+    def constant(self, number: float) -> Value:
+        """In this value's dtype."""
+        return self._made("constant", value=float(number), dtype=self.node.type.dtype)
 
     def __add__(self, other: Value | float) -> Value:
         return self._join("add", other)
@@ -34,13 +58,13 @@ class Value:
         return self._join("sub", other)
 
     def __rsub__(self, other: float) -> Value:
-        return Value(make("sub", self._operand(other), self.node))
+        return self._made("sub", self._operand(other), self.node)
 
     def __mul__(self, other: Value | float) -> Value:
         return self._join("mul", other)
 
     def __rmul__(self, other: float) -> Value:
-        return Value(make("mul", self._operand(other), self.node))
+        return self._made("mul", self._operand(other), self.node)
 
     def __truediv__(self, other: Value | float) -> Value:
         return self._join("div", other)
@@ -49,13 +73,13 @@ class Value:
         return self._join("pow", exponent)
 
     def __radd__(self, other: float) -> Value:
-        return Value(make("add", self._operand(other), self.node))
+        return self._made("add", self._operand(other), self.node)
 
     def __rtruediv__(self, other: float) -> Value:
-        return Value(make("div", self._operand(other), self.node))
+        return self._made("div", self._operand(other), self.node)
 
     def __rpow__(self, base: float) -> Value:
-        return Value(make("pow", self._operand(base), self.node))
+        return self._made("pow", self._operand(base), self.node)
 
     def __le__(self, other: Value | float) -> Value:
         return self._join("le", other)
@@ -73,13 +97,13 @@ class Value:
         return self._join("minimum", other)
 
     def apply(self, op: str) -> Value:
-        return Value(make(op, self.node))
+        return self._made(op, self.node)
 
     def sqrt(self) -> Value:
         return self.apply("sqrt")
 
     def to(self, dtype: DType) -> Value:
-        return Value(cast(self.node, dtype))
+        return self if self.node.type.dtype == dtype else self._made("cast", self.node, dtype=dtype)
 
     @property
     def shape(self) -> Shape:
@@ -87,7 +111,7 @@ class Value:
 
     def sum(self, dim: int | None = None) -> Value:
         """Over one dimension, which stays with extent 1; as a scalar over all of them."""
-        return Value(reduce("sum", self.node, dim, keepdim=dim is not None))
+        return Value(reduce("sum", self.node, dim, keepdim=dim is not None), self.scalars)
 
     def mean(self, dim: int) -> Value:
         return self.sum(dim) / self.shape[dim]
@@ -97,7 +121,7 @@ class Value:
 
     def transposed(self) -> Value:
         """Of a matrix."""
-        return Value(permute(self.node, (1, 0)))
+        return Value(permute(self.node, (1, 0)), self.scalars)
 
     def __matmul__(self, other: Value) -> Value:
         return self._join("matmul", other)
@@ -108,11 +132,7 @@ class Value:
 
     def select(self, then: Value | float, otherwise: Value) -> Value:
         """`then` where this holds, else `otherwise`"""
-        return Value(make("where", self.node, otherwise._operand(then), otherwise.node))
-
-
-def constant(number: float, dtype: DType) -> Value:
-    return Value(scalar(number, dtype))
+        return self._made("where", self.node, otherwise._operand(then), otherwise.node)
 
 
 class Update(Protocol):

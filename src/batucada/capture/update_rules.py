@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from batucada.capture.matrix_rules import adafactor, muon
-from batucada.capture.update import Update, Value, constant
+from batucada.capture.update import Update, Value
 
 
 def _decayed(u: Update, decoupled: bool = False) -> tuple[Value, Value]:
@@ -47,7 +47,7 @@ def sgd(u: Update) -> None:
     if u.defaults["momentum"]:
         fresh = g
         if u.options["dampening"]:
-            later = constant(1 - u.options["dampening"], g.node.type.dtype)
+            later = g.constant(1 - u.options["dampening"])
             fresh = (u.step() <= 1).select(1.0, later) * g
         moved = u.hyper("momentum") * u.state("momentum_buffer") + fresh
         u.keep("momentum_buffer", moved)
@@ -107,7 +107,7 @@ def radam(u: Update) -> None:
     rectified = length > 5
     ratio = (length - 4) * (length - 2) * longest / ((longest - 4) * (longest - 2) * length)
     # sqrt only of what is positive: where PyTorch takes the other branch, so does this
-    rect = (rectified.select(ratio, constant(1.0, "f64")).sqrt() * correction.sqrt()).to(dtype)
+    rect = (rectified.select(ratio, ratio.constant(1.0)).sqrt() * correction.sqrt()).to(dtype)
     moved = m / (1 - beta1**step).to(dtype) * u.hyper("lr")
     adapted = moved * (rect / (v.sqrt() + u.options["eps"]))
     u.set_parameter(p - rectified.select(adapted, moved))

@@ -95,6 +95,8 @@ class Origin:
     of the program."""
 
     __slots__ = ("section", "src")
+    src: str
+    section: Section
 
     def __init__(self, src: str, section: Section) -> None:
         self.src, self.section = src, section

@@ -6,7 +6,7 @@ import dataclasses
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, Literal
 
@@ -14,7 +14,8 @@ from batucada.errors import PefError
 
 NON_FINITE = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
 _PLAIN = frozenset({str, int, bool})
-_parts = cache(lambda kind: (typing.get_origin(kind), typing.get_args(kind)))
+Reader = Callable[[Any], Any]
+"""A JSON value as what it stands for; raises _Unfit."""
 
 
 @cache
@@ -26,17 +27,29 @@ def _fields(kind: Any) -> dict[str, Any]:
 
 def to_json(value: Any) -> Any:
     """`value` as JSON: records become objects, tuples lists, infinities and NaN strings."""
-    if type(value) in _PLAIN:
+    kind = type(value)
+    if kind in _PLAIN:
         return value
+    if kind is tuple or kind is list:
+        return [item if type(item) in _PLAIN else to_json(item) for item in value]
     if isinstance(value, Mapping):
         return {key: to_json(item) for key, item in value.items()}
-    if isinstance(value, tuple | list):
-        return [to_json(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if dataclasses.is_dataclass(value):
-        return {name: to_json(getattr(value, name)) for name in _fields(type(value))}
+        return {name: to_json(getattr(value, name)) for name in _fields(kind)}
     return value
+
+
+class _Unfit(Exception):
+    """What is wrong; `place` is where, below the value that is read."""
+
+    def __init__(self, problem: str) -> None:
+        self.problem, self.place = problem, ""
+
+    def below(self, place: str) -> _Unfit:
+        self.place = place + self.place
+        return self
 
 
 def from_json(kind: Any, value: Any, where: str) -> Any:
@@ -45,56 +58,97 @@ def from_json(kind: Any, value: Any, where: str) -> Any:
     `kind` is a dataclass, int, float, str, bool, `Any`, a Literal, `tuple[X, ...]`, `dict[str, X]`
     or `X | None`.
     """
+    try:
+        return _reader(kind)(value)
+    except _Unfit as error:
+        raise PefError(f"{where}{error.place}: {error.problem}") from None
+
+
+@cache
+def _reader(kind: Any) -> Reader:
+    """Made once for each kind: a manifest holds tens of thousands of values."""
     if kind in _PLAIN:
-        return _expect(kind, value, where)
+        return lambda value: _expect(kind, value)
     if kind is Any:
-        return value
+        return lambda value: value
     if kind is float:
-        return _float(value, where)
+        return _float
     if dataclasses.is_dataclass(kind):
-        return _record(kind, _expect(dict, value, where), where)
-    origin, arguments = _parts(kind)
+        return _record(kind)
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is Literal:
-        return _choice(arguments, value, where)
+        return lambda value: _choice(arguments, value)
     if origin is tuple:
-        items = _expect(list, value, where)
-        return tuple(from_json(arguments[0], v, f"{where}[{i}]") for i, v in enumerate(items))
+        return _items(_reader(arguments[0]))
     if origin is dict:
-        items = _expect(dict, value, where)
-        return {k: from_json(arguments[1], v, f"{where}.{k}") for k, v in items.items()}
+        return _entries(_reader(arguments[1]))
     assert origin is types.UnionType, kind
-    return None if value is None else from_json(arguments[0], value, where)
+    some = _reader(arguments[0])
+    return lambda value: None if value is None else some(value)
 
 
-def _record(kind: Any, value: dict[str, Any], where: str) -> Any:
-    fields = _fields(kind)
-    for name in value:
-        if name not in fields:
-            raise PefError(f"{where}: unknown field {name!r}")
-    for name in fields:
-        if name not in value:
-            raise PefError(f"{where}: field {name!r} is missing")
-    return kind(
-        **{name: from_json(fields[name], value[name], f"{where}.{name}") for name in fields}
-    )
+def _record(kind: Any) -> Reader:
+    readers = {name: _reader(of) for name, of in _fields(kind).items()}
+
+    def read(value: Any) -> Any:
+        given = _expect(dict, value)
+        for name in given.keys() - readers.keys():
+            raise _Unfit(f"unknown field {name!r}")
+        found = {}
+        for name, reader in readers.items():
+            if name not in given:
+                raise _Unfit(f"field {name!r} is missing")
+            try:
+                found[name] = reader(given[name])
+            except _Unfit as error:
+                raise error.below(f".{name}") from None
+        return kind(**found)
+
+    return read
 
 
-def _expect(kind: type, value: Any, where: str) -> Any:
+def _items(reader: Reader) -> Reader:
+    def read(value: Any) -> Any:
+        found = []
+        for item in _expect(list, value):
+            try:
+                found.append(reader(item))
+            except _Unfit as error:
+                raise error.below(f"[{len(found)}]") from None
+        return tuple(found)
+
+    return read
+
+
+def _entries(reader: Reader) -> Reader:
+    def read(value: Any) -> Any:
+        found = {}
+        for key, item in _expect(dict, value).items():
+            try:
+                found[key] = reader(item)
+            except _Unfit as error:
+                raise error.below(f".{key}") from None
+        return found
+
+    return read
+
+
+def _expect(kind: type, value: Any) -> Any:
     if type(value) is not kind:
         found = "null" if value is None else type(value).__name__
-        raise PefError(f"{where}: expected {kind.__name__}, found {found}")
+        raise _Unfit(f"expected {kind.__name__}, found {found}")
     return value
 
 
-def _float(value: Any, where: str) -> float:
+def _float(value: Any) -> float:
     if isinstance(value, str) and value in NON_FINITE:
         return NON_FINITE[value]
     if type(value) is int and abs(value) < 2**53:
         return float(value)
-    return _expect(float, value, where)
+    return _expect(float, value)
 
 
-def _choice(choices: tuple[Any, ...], value: Any, where: str) -> Any:
+def _choice(choices: tuple[Any, ...], value: Any) -> Any:
     if value not in choices:
-        raise PefError(f"{where}: {value!r} is none of {', '.join(map(str, choices))}")
+        raise _Unfit(f"{value!r} is none of {', '.join(map(str, choices))}")
     return value
