@@ -32,7 +32,7 @@ _PARTWISE = frozenset(
         "_unsafe_view", "cat", "clone", "constant_pad_nd", "cumsum", "diagonal_backward",
         "diagonal_scatter", "empty", "empty_like", "empty_strided", "fill", "flip", "full",
         "full_like", "gather", "index", "index_add", "index_copy", "index_fill", "index_put",
-        "index_select", "masked_fill", "masked_scatter", "mean", "neg", "new_empty",
+        "index_select", "masked_fill", "masked_scatter", "mean", "nan_to_num", "neg", "new_empty",
         "new_empty_strided", "new_full", "new_zeros", "reflection_pad1d", "repeat",
         "replication_pad1d", "roll", "scatter", "scatter_add", "select_backward",
         "select_scatter", "slice_backward", "slice_scatter", "stack", "sum", "trace", "tril",

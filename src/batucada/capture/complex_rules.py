@@ -40,7 +40,7 @@ RULES: dict[str, Rule] = {}
 
 def rule(*names: str) -> Callable[[Rule], Rule]:
     def register(function: Rule) -> Rule:
-        RULES.update({f"aten.{name}": function for name in names})
+        RULES.update({f"{space}.{name}": function for name in names for space in ("aten", "prims")})
         return function
 
     return register
@@ -286,6 +286,32 @@ def _eq(x: Any, y: Any) -> Tensor:
 @rule("ne")
 def _ne(x: Any, y: Any) -> Tensor:
     return torch.logical_not(_eq(x, y))
+
+
+@rule("isfinite")
+def _isfinite(x: Pair) -> Tensor:
+    return torch.logical_and(*(torch.isfinite(part) for part in tensors(x)))
+
+
+@rule("isnan")
+def _isnan(x: Pair) -> Tensor:
+    return torch.logical_or(*(torch.isnan(part) for part in tensors(x)))
+
+
+@rule("isinf")
+def _isinf(x: Pair) -> Tensor:
+    return torch.logical_or(*(torch.isinf(part) for part in tensors(x)))
+
+
+@rule("var")
+def _var(x: Pair, *args: Any, **options: Any) -> Tensor:
+    re, im = tensors(x)
+    return torch.var(re, *args, **options) + torch.var(im, *args, **options)
+
+
+@rule("std")
+def _std(x: Pair, *args: Any, **options: Any) -> Tensor:
+    return torch.sqrt(_var(x, *args, **options))
 
 
 @rule("mm", "bmm")

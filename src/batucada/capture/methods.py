@@ -76,13 +76,13 @@ def _with_data(device: Any) -> Any:
 def _with_window(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
     """PyTorch wants the window where the signal is, whether it has data or not."""
 
-    def transform(x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+    def short_time_transform(x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         def moved(value: Any) -> Any:
             return value.to(x.device) if isinstance(value, torch.Tensor) else value
 
         return function(x, *map(moved, args), **{k: moved(v) for k, v in kwargs.items()})
 
-    return transform
+    return short_time_transform
 
 
 def _to_list(x: torch.Tensor, values: Values) -> Any:

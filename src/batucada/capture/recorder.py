@@ -42,6 +42,9 @@ _LABELLED = {"aten.embedding", "aten.embedding_dense_backward"} | frozenset(
 )
 
 
+_NUMBERS = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.equal.default)
+
+
 def type_of(tensor: torch.Tensor) -> Type:
     """Of a complex one that of its parts, along a last dimension."""
     if tensor.is_complex():
@@ -146,7 +149,7 @@ class Recorder(TorchDispatchMode):
         known, result = folded(func, args, kwargs, self.value_of)
         if known:
             return mapped(self._held, result)
-        if func is not torch.ops.aten._local_scalar_dense.default:
+        if func not in _NUMBERS:
             raise CaptureError(
                 f"{where}: the shape of the result of {func} depends on values; a compiled graph is"
                 " static. Use torch.where with a mask, or make the result on the host"
