@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .dense_rows import ROWS as DENSE_ROWS
+from .fourier_rows import ROWS as FOURIER_ROWS
 from .image_rows import ROWS as IMAGE_ROWS
 from .mixer_rows import ROWS as MIXER_ROWS
 from .plain_rows import ROWS as PLAIN_ROWS
@@ -17,4 +18,5 @@ ROWS: tuple[Row, ...] = (
     *IMAGE_ROWS,
     *MIXER_ROWS,
     *DENSE_ROWS,
+    *FOURIER_ROWS,
 )

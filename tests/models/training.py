@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 import batucada as bt
@@ -103,9 +104,13 @@ def distance(row: Row, found: Trained, expected: Trained) -> Distance:
     )
 
 
+def _as_real(tensor: Tensor) -> Tensor:
+    return torch.view_as_real(tensor) if tensor.is_complex() else tensor
+
+
 def _apart(found: Tensor, expected: Tensor) -> float:
     """Infinite where either holds what is no number."""
-    found, expected = found.double(), expected.double()
+    found, expected = (_as_real(t).double() for t in (found, expected))
     if not expected.numel():
         return 0.0
     apart = float((found - expected).abs().max() / max(float(expected.abs().max()), 1.0))

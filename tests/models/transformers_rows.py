@@ -126,6 +126,10 @@ DISTILBERT: dict[str, Any] = {
     "vocab_size": WORDS, "dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 64,
     "max_position_embeddings": 32, "dropout": 0.0, "attention_dropout": 0.0,
 }  # fmt: skip
+FNET: dict[str, Any] = {
+    "vocab_size": WORDS, "hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64,
+    "max_position_embeddings": 32, "hidden_dropout_prob": 0.0,
+}  # fmt: skip
 T5: dict[str, Any] = {
     "vocab_size": WORDS, "d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 2, "num_heads": 2,
     "dropout_rate": 0.0, "decoder_start_token_id": 0,
@@ -200,6 +204,7 @@ _TEXT = (
     _row("DistilBERT", "text", "DistilBertForMaskedLM", text, **DISTILBERT),
     _row("ALBERT", "text", "AlbertForMaskedLM", text, **BERT, embedding_size=16),
     _row("ELECTRA", "text", "ElectraForPreTraining", replaced, **BERT, embedding_size=16),
+    _row("FNet", "text", "FNetForMaskedLM", text, **FNET),
     _row("T5", "translation", "T5ForConditionalGeneration", translation, **T5),
     _row("BART", "translation", "BartForConditionalGeneration", translation, **BART),
 )

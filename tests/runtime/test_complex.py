@@ -15,41 +15,9 @@ from torch.nn import functional
 import batucada as bt
 from batucada.checkpoint.state import Progress, Trained
 from batucada.errors import InputError, PefMismatchError
+from tests.models.fourier_rows import NeuralOperator
 
 Optimizer = Callable[[nn.Module], torch.optim.Optimizer]
-
-
-class Spectral(nn.Module):
-    """A layer of a Fourier neural operator: the lowest modes [B, C, H, W] times complex weights."""
-
-    def __init__(self, channels: int, modes: int) -> None:
-        super().__init__()
-        shape = (channels, channels, modes, modes)
-        self.low = nn.Parameter(torch.randn(shape, dtype=torch.cfloat) / channels)
-        self.high = nn.Parameter(torch.randn(shape, dtype=torch.cfloat) / channels)
-        self.modes = modes
-
-    def forward(self, x: Tensor) -> Tensor:
-        m, product = self.modes, "bixy,ioxy->boxy"
-        spectrum = torch.fft.rfft2(x)
-        out = torch.zeros_like(spectrum)
-        out[:, :, :m, :m] = torch.einsum(product, spectrum[:, :, :m, :m], self.low)
-        out[:, :, -m:, :m] = torch.einsum(product, spectrum[:, :, -m:, :m], self.high)
-        return torch.fft.irfft2(out, s=x.shape[-2:])
-
-
-class Operator(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.lift = nn.Conv2d(2, 4, 1)
-        self.spectral = Spectral(4, 3)
-        self.project = nn.Conv2d(4, 1, 1)
-
-    def forward(self, x: Tensor, target: Tensor) -> Tensor:
-        lifted = self.lift(x)
-        return (
-            (self.project(functional.gelu(self.spectral(lifted) + lifted)) - target).square().mean()
-        )
 
 
 class Rotary(nn.Module):
@@ -95,7 +63,7 @@ class Averages(nn.Module):
 
 
 def batch_of(model: nn.Module) -> dict[str, Tensor]:
-    if isinstance(model, Operator):
+    if isinstance(model, NeuralOperator):
         return {"x": torch.randn(3, 2, 8, 10), "target": torch.randn(3, 1, 8, 10)}
     if isinstance(model, Rotary):
         return {"x": torch.randn(2, 5, 8), "target": torch.randn(2, 5, 8)}
@@ -144,7 +112,7 @@ def clipped(model: nn.Module) -> torch.optim.Optimizer:
 @pytest.mark.parametrize(
     ("build", "optimizer"),
     [
-        (Operator, adamw), (Operator, clipped), (Averages, adamw),
+        (NeuralOperator, adamw), (NeuralOperator, clipped), (Averages, adamw),
         *((lambda kind=kind: Rotary(kind), adamw) for kind in ("constant", "buffer", "not kept")),
     ],
 )  # fmt: skip
