@@ -201,3 +201,9 @@ def test_the_model_is_left_as_it_was() -> None:
     error_of(model)
     after = dict(model.named_parameters())
     assert all(after[name] is parameter for name, parameter in before.items())
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+def test_torchscript() -> None:
+    traced: Any = torch.jit.trace(nn.Linear(4, 4), torch.zeros(1, 4))
+    assert error_of(nn.Sequential(traced, nn.Linear(4, 2))).startswith("0 is TorchScript")

@@ -175,6 +175,11 @@ class _Session:
         twins: dict[int, torch.Tensor] = {}
         with restored(self.model):
             for path, module in self.model.named_modules():
+                if isinstance(module, torch.jit.ScriptModule):
+                    raise CaptureError(
+                        f"{path or 'the model'} is TorchScript, whose weights nothing can stand in"
+                        " for; use the module that it was made from"
+                    )
                 tables: list[tuple[dict[str, Any], str]]
                 tables = [(module._parameters, "parameter"), (module._buffers, "buffer")]
                 for table, role in tables:
