@@ -37,12 +37,23 @@ class Group:
         self.nodes: list[Node] = []
         self.contract: Node | None = None
         self.after: set[Group] = set()  # groups whose values it reads, directly
+        self.readers: list[Group] = []  # groups that read its values, directly
         self.leaves: set[Node] = set()  # the values and inputs it reads
         self.number = number
         self.below = 1 << number  # a bit for itself and for each group that it waits for
 
     def point(self, node: Node) -> Position | None:
         return canonical(node.type.shape, self.extents, self.reduced)
+
+    def wait_for(self, source: Group) -> None:
+        """It, and what waits for it, waits for `source` and all that it waits for."""
+        todo = [self]
+        while todo:
+            group = todo.pop()
+            below = group.below | source.below
+            if below != group.below:
+                group.below = below
+                todo += group.readers
 
     def depends_on(self, other: Group) -> bool:
         return bool(self.below >> other.number & 1)
@@ -156,17 +167,10 @@ class Fusion:
         group.leaves |= self.leaves_below(node)
         for leaf in self.leaves_below(node):
             source = self.group_of.get(leaf)
-            if source is not None and source is not group:
+            if source is not None and source is not group and source not in group.after:
                 group.after.add(source)
-                self._wait(group, source)
-
-    def _wait(self, group: Group, source: Group) -> None:
-        """`group`, and what waits for it, waits for `source` and all that it waits for."""
-        if group.depends_on(source):
-            return
-        for other in self.groups:
-            if other.depends_on(group):
-                other.below |= source.below
+                source.readers.append(group)
+                group.wait_for(source)
 
     def leaves_below(self, node: Node) -> set[Node]:
         found: set[Node] = set()
@@ -183,7 +187,7 @@ class Fusion:
 
     def _group_to_join(self, node: Node) -> Group | None:
         sources = {self.group_of[leaf] for leaf in self.leaves_below(node) if leaf in self.group_of}
-        near = [g for g in reversed(self.groups) if g in sources]
+        near = sorted(sources, key=lambda g: g.number, reverse=True)
         alike = [g for g in self._recent(node) if g not in sources and g.contract is None]
         near.sort(key=lambda g: g.contract is None)  # an epilogue first
         for group in [*near, *alike]:

@@ -49,23 +49,35 @@ class _Fusion:
         self.gradients = gradients
         self.reads = reads
         self.updated = {root.buffer for stage in updates for root in stage.roots}
+        self.makers: dict[str, list[Stage]] = {}  # a buffer -> what writes it going backward
+        self.readers: dict[str, list[Stage]] = {}
+        for stage in backward:
+            for buffer in _writes(stage):
+                self.makers.setdefault(buffer, []).append(stage)
+            for buffer in reads(stage):
+                self.readers.setdefault(buffer, []).append(stage)
 
     def fused(self) -> Fused:
         joined: dict[str, list[Stage]] = {}
         early: list[Stage] = []  # step counts and bias corrections: the fused updates read them
         late: list[Stage] = []
+        written: set[str] = set()  # by those that are joined or late
+        read: dict[str, list[Stage]] = {}
         for update in self.updates:
             makers = self._makers(update)
-            others = (*late, *(s for stages in joined.values() for s in stages))
-            waits = any(_writes(s) & self.reads(update) for s in others)
             beside = joined.get(makers[0].name, []) if len(makers) == 1 else []
-            waits |= any(self.reads(s) & _writes(update) for s in others if s not in beside)
+            readers = [s for buffer in _writes(update) for s in read.get(buffer, ())]
+            waits = bool(written & self.reads(update)) or any(s not in beside for s in readers)
             if not makers and not waits:
                 early.append(update)
-            elif len(makers) == 1 and not waits and self._may_join(makers[0], update):
+                continue
+            if len(makers) == 1 and not waits and self._may_join(makers[0], update):
                 joined.setdefault(makers[0].name, []).append(update)
             else:
                 late.append(update)
+            written |= _writes(update)
+            for buffer in self.reads(update):
+                read.setdefault(buffer, []).append(update)
         makers = [s for s in self.backward if s.name in joined]
         padded = self._padded_for(makers)
         plain = [s for s in self.backward if s.name not in joined and s not in padded]
@@ -89,14 +101,16 @@ class _Fusion:
         ]
 
     def _makers(self, update: Stage) -> list[Stage]:
-        return [s for s in self.backward if _writes(s) & self.reads(update)]
+        found = (s for buffer in self.reads(update) for s in self.makers.get(buffer, ()))
+        return list({stage.name: stage for stage in found}.values())
 
     def _may_join(self, maker: Stage, update: Stage) -> bool:
         if update.reduced or update.contract is not None:
             return False
         if any(buffer not in self.gradients for buffer in _writes(maker)):
             return False  # it makes something besides gradients
-        if any(_writes(maker) & self.reads(s) for s in self.backward if s is not maker):
+        readers = (s for buffer in _writes(maker) for s in self.readers.get(buffer, ()))
+        if any(stage is not maker for stage in readers):
             return False  # the rest of the backward pass waits for the gradient
         if self.reads(maker) & self.updated:
             return False  # the gradient could not be computed again after the update

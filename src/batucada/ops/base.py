@@ -9,7 +9,7 @@ function marked `@translates`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -142,7 +142,10 @@ def call_key(node: Node) -> tuple[Any, ...] | None:
 
 def with_args(node: Node, args: Sequence[Node]) -> Node:
     """The same operation on other arguments of the same types."""
-    return node if tuple(args) == node.args else replace(node, args=tuple(args))
+    given = tuple(args)
+    if given == node.args:
+        return node
+    return Node(node.op, given, node.type, node.attrs, node.src, node.section)
 
 
 def broadcast(*shapes: Shape) -> Shape:
