@@ -54,24 +54,27 @@ class Each(nn.Module):
         return tuple(module(*tensors) for module, tensors in zip(self.each, groups, strict=True))
 
 
-def differences(cases: Sequence[Case], folder: Path, native: bool = False) -> list[str]:
+def differences(
+    cases: Sequence[Case], folder: Path, native: bool = False, unchecked: bool = False
+) -> list[str]:
     """What differs from eager, a line each: outputs, gradients of inputs and of parameters, and
     buffers afterwards; and what is left to PyTorch, where all has to be `native`.
 
     Every output starts the backward pass with the gradient of its mean.  The build is a checked
-    one; where it had to check nothing, the one that users run has the same code.
+    one and, if `unchecked`, the one that users run, too: the same code without the checks.
     """
     model = Each([case.module for case in cases])
     tensors = [[_leaf(t) for t in case.inputs] for case in cases]
-    programs = {"checked": _program(model, tensors, folder / "checked.pef", checked=True)}
-    manifest = programs["checked"].manifest
-    if manifest.report["sites"]:
-        programs["fast"] = _program(model, tensors, folder / "fast.pef", checked=False)
+    builds = {"checked": True, "fast": False} if unchecked else {"checked": True}
+    programs = {
+        name: _program(model, tensors, folder / f"{name}.pef", checked)
+        for name, checked in builds.items()
+    }
     results = {build: _run(program, tensors) for build, program in programs.items()}
     model.zero_grad()
     expected = model(tensors)
     torch.stack([out.sum() / max(out.numel(), 1) for out in expected]).sum().backward()
-    hosts = manifest.host.values() if native else ()
+    hosts = programs["checked"].manifest.host.values() if native else ()
     found = [f"{host.source}: {host.target} runs in PyTorch" for host in hosts]
     for build, program in programs.items():
         for i, case in enumerate(cases):

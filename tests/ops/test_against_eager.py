@@ -90,6 +90,17 @@ NATIVE = (
 )
 """Tables none of whose operators may be left to PyTorch."""
 
+UNCHECKED = (
+    "attention-groups-and-layers",
+    "ctc-none",
+    "lookups",
+    "scatters",
+    "scans",
+    "sorts",
+    "searches",
+)
+"""One for each kind of kernel that computes addresses, which a checked build checks."""
+
 TABLES |= {
     "norms": norm_cases.norms,
     "interpolation": resample_cases.interpolation,
@@ -121,5 +132,5 @@ for _reduction in loss_cases.REDUCTIONS:
 @pytest.mark.filterwarnings("ignore:var\\(\\). degrees of freedom")
 @pytest.mark.parametrize("table", TABLES)
 def test_agrees_with_eager(table: str, tmp_path: Path) -> None:
-    found = differences(TABLES[table](), tmp_path, table in NATIVE)
+    found = differences(TABLES[table](), tmp_path, table in NATIVE, table in UNCHECKED)
     assert not found, "\n".join(found)
