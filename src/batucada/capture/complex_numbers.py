@@ -8,7 +8,7 @@ whole are then views of each other.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from batucada.capture.aliases import Aliases
 from batucada.capture.complex_rules import RULES, Pair, tensors
 from batucada.capture.leaves import leaves, mapped
 from batucada.capture.operator import Operator, functional_form, without_data
+from batucada.capture.zeros import first_zeros, is_zero
 from batucada.errors import CaptureError
 from batucada.ir.graph import Node
 
@@ -68,7 +69,7 @@ class ComplexNumbers:
         """Whether the operator takes or makes complex numbers."""
         if operator.packet in _MADE_OF_REAL:
             return True
-        return any(map(_is_complex, leaves(args))) or _is_complex(kwargs.get("dtype"))
+        return _any_complex(args) or _any_complex(kwargs.values())
 
     def own(self, z: Tensor, node: Node) -> None:
         """`z` is an input of the program, kept as `node`, whose last dimension are the parts."""
@@ -96,6 +97,8 @@ class ComplexNumbers:
         if operator.is_view:
             return self._viewed(func, args, kwargs)
         if name in RULES:
+            if name in fourier.TRANSFORMS:
+                kwargs = {**kwargs, "ends": self._first_zeros(args[0], args[1])}
             given = mapped(self._operand, args), mapped(self._operand, kwargs)
             result = self._run(RULES[name], *given[0], **given[1])
         elif name in _REAL_ONLY:
@@ -138,12 +141,12 @@ class ComplexNumbers:
         return Pair(0 if self._is_zero(re) else re, im)
 
     def _is_zero(self, part: Tensor) -> bool:
-        if part.device.type != "meta":
-            return False
-        node = self._node_of(part)
-        while node.op in ("expand", "reshape"):
-            node = node.args[0]
-        return node.op == "constant" and node.attr("value") == 0
+        return part.device.type == "meta" and is_zero(self._node_of(part))
+
+    def _first_zeros(self, x: Tensor, dims: Iterable[int]) -> list[int]:
+        """Along each of `dims`, from where on all elements are 0."""
+        parts = [self._node_of(p) for p in (self._parts_of(x) if x.is_complex() else (x,))]
+        return [max(first_zeros(part, dim) for part in parts) for dim in dims]
 
     def _result(self, value: Any) -> Any:
         """Tensors of their own: rules may hand on what they were given."""
@@ -297,6 +300,20 @@ def _is_complex(value: Any) -> bool:
     if isinstance(value, Tensor):
         return value.is_complex()
     return isinstance(value, complex) or (isinstance(value, torch.dtype) and value.is_complex)
+
+
+def _any_complex(values: Iterable[Any]) -> bool:
+    """Every operator of a model is asked."""
+    for value in values:
+        if isinstance(value, Tensor):
+            if value.is_complex():
+                return True
+        elif isinstance(value, list | tuple):
+            if _any_complex(value):
+                return True
+        elif isinstance(value, complex | torch.dtype) and _is_complex(value):
+            return True
+    return False
 
 
 def _real_dtype(dtype: torch.dtype) -> torch.dtype:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
@@ -21,7 +20,7 @@ from batucada.capture.complex_rules import Pair, Part, bilinear, mul, plus, rule
 Tensor = torch.Tensor
 
 _LONGEST_FACTOR = 64  # of a split
-_SPLIT_COST = 12  # what a split costs beside its products, in products for each element
+_SPLIT_COST = 24  # what a split costs beside its products, in products for each element
 _LONGEST_MATRIX = 1024  # beyond it a convolution is shorter
 
 
@@ -124,8 +123,8 @@ def _transform(x: Pair, length: int, keep: int) -> Pair:
     if p == length:
         return bilinear(_product, _roots(length, keep, given, _tensor(x).dtype), x)
     q = length // p
-    blocks = -(-keep // p)
-    x = _shaped(_padded(x, length), outer, p, q * inner)
+    rows, blocks = -(-given // q), -(-keep // p)
+    x = _shaped(_padded(x, rows * q), outer, rows, q * inner)
     x = _shaped(_transform(x, p, p), outer, p, q, inner)
     x = _shaped(_twiddled(x, length), outer * p, q, inner)
     x = _shaped(_transform(x, q, blocks), outer, p, blocks, inner)
@@ -192,35 +191,52 @@ def _scaled(x: Part, factor: float) -> Part:
     return x if factor == 1 else times(x, factor)
 
 
+TRANSFORMS = frozenset({"aten._fft_r2c", "aten._fft_c2c", "aten._fft_c2r"})
+"""Their rules are told, as `ends`, from where on x is 0 along each dimension."""
+
+
 @rule("_fft_r2c")
-def _r2c(x: Tensor, dims: Sequence[int], mode: int, onesided: bool) -> Pair:
+def _r2c(x: Tensor, dims: Sequence[int], mode: int, onesided: bool, *, ends: Sequence[int]) -> Pair:
     *others, last = dims
-    length = x.shape[last]
+    sizes = _sizes(x, dims)
+    length = sizes.pop()
     keep = length // 2 + 1 if onesided else length
-    found = _along(Pair(x, 0), last, lambda part: _transform(part, length, keep))
-    factor = _factor(mode, [x.shape[dim] for dim in dims])
-    return _each(_over(found, others), lambda part: _scaled(part, factor))
+    found = _cut(Pair(x, 0), dims, ends)
+    found = _along(found, last, lambda part: _transform(part, length, keep))
+    factor = _factor(mode, [*sizes, length])
+    return _each(_over(found, others, sizes), lambda part: _scaled(part, factor))
 
 
 @rule("_fft_c2c")
-def _c2c(x: Pair, dims: Sequence[int], mode: int, forward: bool) -> Pair:
-    factor = _factor(mode, [_tensor(x).shape[dim] for dim in dims])
-    found = _over(x, dims) if forward else _swapped(_over(_swapped(x), dims))
-    return _each(found, lambda part: _scaled(part, factor))
+def _c2c(x: Pair, dims: Sequence[int], mode: int, forward: bool, *, ends: Sequence[int]) -> Pair:
+    sizes = _sizes(_tensor(x), dims)
+    x = _cut(x, dims, ends)
+    found = _over(x, dims, sizes) if forward else _swapped(_over(_swapped(x), dims, sizes))
+    return _each(found, lambda part: _scaled(part, _factor(mode, sizes)))
 
 
 @rule("_fft_c2r")
-def _c2r(x: Pair, dims: Sequence[int], mode: int, length: int) -> Any:
+def _c2r(x: Pair, dims: Sequence[int], mode: int, length: int, *, ends: Sequence[int]) -> Part:
     *others, last = dims
-    sizes = [*(_tensor(x).shape[dim] for dim in others), length]
-    halves = _swapped(_over(_swapped(x), others))
+    sizes = _sizes(_tensor(x), others)
+    halves = _swapped(_over(_swapped(_cut(x, dims, ends)), others, sizes))
     found = _along(halves, last, lambda part: Pair(_real_inverse(part, length), 0))
-    return _scaled(found.re, _factor(mode, sizes))
+    return _scaled(found.re, _factor(mode, [*sizes, length]))
 
 
-def _over(x: Pair, dims: Sequence[int]) -> Pair:
-    """The transform along each dimension."""
-    for dim in dims:
-        length = _tensor(x).shape[dim]
-        x = _along(x, dim, lambda part, n=length: _transform(part, n, n))
+def _sizes(x: Tensor, dims: Sequence[int]) -> list[int]:
+    return [x.shape[dim] for dim in dims]
+
+
+def _cut(x: Pair, dims: Sequence[int], ends: Sequence[int]) -> Pair:
+    """Without the zeros at the ends: a transform knows its length."""
+    for dim, end in zip(dims, ends, strict=True):
+        x = _first(x, max(end, 1), dim)
+    return x
+
+
+def _over(x: Pair, dims: Sequence[int], sizes: Sequence[int]) -> Pair:
+    """The transform along each dimension, to its size; the others are shorter until then."""
+    for dim, size in zip(dims, sizes, strict=True):
+        x = _along(x, dim, lambda part, n=size: _transform(part, n, n))
     return x
