@@ -31,7 +31,8 @@ LEGEND = """
   Tested: both at most 1e-4.
 - *step*: milliseconds of a training step here, one thread; then how many times as long eager and
   `torch.compile` of the model take: medians of interleaved turns. Above 1, Batucada is faster.
-- *compile*: seconds to compile the training step here, and in `torch.compile`, nothing cached.
+- *compile*: processor seconds to compile the training step here, and in `torch.compile`, nothing
+  cached.
 - *MB*: the most resident memory of a process that trains ten steps, here and in eager. Both hold
   PyTorch itself.
 - *arena*: the planned memory over the most that lives at once.
@@ -168,18 +169,24 @@ def _speed_lines(rows: Measured) -> list[str]:
     return lines
 
 
+_NOTHING_COMPILED_S = 0.5
+"""`torch.compile` hands a forward that it cannot trace to eager, and is done with it at once."""
+
+
 def _compile_line(rows: Measured) -> str:
+    measured = {name: r for name, r in _of(rows, "speed") if "torch_compile_s" in r}
+    left = [name for name, r in measured.items() if r["torch_compile_s"] < _NOTHING_COMPILED_S]
     ratios = {
         name: r["compile_s"] / r["torch_compile_s"]
-        for name, r in _of(rows, "speed")
-        if "torch_compile_s" in r
+        for name, r in measured.items()
+        if name not in left
     }
     if not ratios:
         return ""
     longer = [f"{name} ({ratio:.1f})" for name, ratio in ratios.items() if ratio > 1]
     return (
         f"*Compile time*: {statistics.median(ratios.values()):.2f} of `torch.compile`'s in the"
-        f" median; longer: {_names(longer)}."
+        f" median; longer: {_names(longer)}; it leaves all to eager: {_names(left)}."
     )
 
 
