@@ -122,21 +122,13 @@ def test_a_pef_of_another_batch_size_or_model_is_refused() -> None:
         main(["test", "--pef", "none.pef"])
 
 
-@pytest.mark.parametrize(
-    ("argv", "said"),
-    [
-        (["test", "--pef", "none.pef"], "none.pef"),
-        (["run", "--pef", "x.pef", "-ws", "8"], "unrecognized arguments: -ws 8"),
-        (["compile", "--pef-name", "a/b"], "not a file name"),
-    ],
-)
-def test_mistakes_end_with_one_message_and_status_2(argv: list[str], said: str) -> None:
-    command = [sys.executable, str(FFN), *argv]
+def test_a_mistake_ends_with_one_message_and_status_2() -> None:
+    """Of a real process; tests/robustness has many more."""
+    command = [sys.executable, str(FFN), "test", "--pef", "none.pef"]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ)
     assert done.returncode == 2
-    assert said in done.stderr
+    assert "none.pef" in done.stderr
     assert "Traceback" not in done.stderr
-    assert not list(Path().rglob("*.pef"))
 
 
 def test_training_leaves_out_what_takes_seconds_to_import(data_folder: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import runpy
+import signal
 import sys
 from functools import partial
 from typing import Any
@@ -34,6 +35,8 @@ def serve() -> None:
 
 
 def _run(request: dict[str, Any]) -> None:
+    # What a shell starts in the background ignores SIGINT, and so do its children.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(request["folder"])
     os.environ.update(request["environ"])
     for number, name in enumerate(STREAMS, start=1):

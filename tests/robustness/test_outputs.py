@@ -6,7 +6,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -109,14 +108,14 @@ def test_stopped_at_any_moment(number: signal.Signals, times: int, tmp_path: Pat
 
 def test_killed_while_writing(tmp_path: Path) -> None:
     """At the worst moment: the bytes are written, the name is not yet theirs."""
-    script = f"""
-import os, pathlib, runpy, sys
-pathlib.Path.replace = lambda self, target: os.kill(os.getpid(), 9)
-sys.argv = [{str(LOGREG)!r}, "compile", "--pef-name=app"]
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
-    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True)
-    assert done.returncode == -signal.SIGKILL
+    program = tmp_path / "killed.py"
+    program.write_text(
+        "import os, pathlib, runpy\n"
+        "pathlib.Path.replace = lambda self, target: os.kill(os.getpid(), 9)\n"
+        f"runpy.run_path({str(LOGREG)!r}, run_name='__main__')\n"
+    )
+    done = run(program, "compile", "--pef-name=app", folder=tmp_path)
+    assert done.status == -signal.SIGKILL
     (left,) = pefs(tmp_path)
     assert left.endswith(".partial")
     assert compiled(tmp_path).status == 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pty
 import re
@@ -10,6 +9,7 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,7 @@ import batucada as bt
 from batucada.codegen.target import host_target, runs_on, target_of
 from batucada.errors import PefError
 from batucada.pipeline import STEPS
-from tests.robustness.commands import LOGREG, pefs, run
+from tests.robustness.commands import LOGREG, Done, pefs, run, start
 from tests.robustness.nets import Classifier, batch
 
 INPUTS = tuple(
@@ -79,14 +79,11 @@ def test_another_architecture_is_refused(tmp_path: Path) -> None:
 
 def test_no_compiler_on_the_path(tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
-    command = [sys.executable, str(LOGREG)]
     environ = {"PATH": str(tmp_path / "bin"), "HOME": str(tmp_path)}
     for argv in (["compile", "--pef-name=app"], ["test", "--pef=out/app/app.pef"]):
-        done = subprocess.run(
-            [*command, *argv], cwd=tmp_path, env=environ, capture_output=True, text=True
-        )
-        assert (done.returncode, done.stderr) == (0, "")
-    assert "Test passed" in done.stdout
+        done = run(LOGREG, *argv, folder=tmp_path, environ=environ)
+        assert (done.status, done.err) == (0, "")
+    assert "Test passed" in done.out
 
 
 def on_a_terminal(command: list[str], folder: Path) -> str:
@@ -119,38 +116,22 @@ def test_compile_shows_its_steps_on_a_terminal_only(tmp_path: Path) -> None:
     assert quiet.err == ""
 
 
-def _interruptible() -> None:
-    """What a shell starts in the background ignores SIGINT, and so do its children."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-def ended_by(number: signal.Signals, folder: Path) -> tuple[int, str]:
-    """Exit status and stderr of a long run that is sent a signal."""
-    argv = [str(LOGREG), "measure-performance", "--pef=out/app/app.pef", "--min-duration=60"]
-    with (
-        (folder / "stderr").open("w+") as err,
-        subprocess.Popen(
-            [sys.executable, *argv],
-            cwd=folder,
-            stdout=subprocess.PIPE,
-            stderr=err,
-            text=True,
-            preexec_fn=_interruptible,
-        ) as process,
-    ):
-        assert process.stdout is not None
-        assert any("initial run completes." in line for line in process.stdout)
-        process.send_signal(number)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(30)
-        process.kill()
-    return process.returncode, (folder / "stderr").read_text()
+def ended_by(number: signal.Signals, folder: Path) -> Done:
+    """A long run that is sent a signal."""
+    argv = ["measure-performance", "--pef=out/app/app.pef", "--min-duration=60"]
+    program = start(LOGREG, *argv, folder=folder)
+    give_up = time.monotonic() + 60
+    while "initial run completes." not in (program.spoken / "stdout").read_text():
+        assert time.monotonic() < give_up, "the run does not begin"
+        time.sleep(0.02)
+    os.kill(program.pid, number)
+    return program.wait()
 
 
 def test_a_signal_ends_a_run(tmp_path: Path) -> None:
     assert run(LOGREG, "compile", "--pef-name=app", folder=tmp_path).status == 0
     for number, expected in ((signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, 130)):
-        status, err = ended_by(number, tmp_path)
-        assert status == expected
-        assert "Traceback" not in err
+        done = ended_by(number, tmp_path)
+        assert done.status == expected
+        assert "Traceback" not in done.err
     assert pefs(tmp_path) == ["app.pef"]
