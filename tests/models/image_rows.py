@@ -18,11 +18,8 @@ def _torchvision(entry: str, **options: Any) -> nn.Module:
     return classifier(getattr(models, entry)(num_classes=10, **options))
 
 
-def _row(name: str, entry: str, size: int = 64, quick: bool = False, **options: Any) -> Row:
-    return Row(
-        name, "image classifier", lambda: _torchvision(entry, **options), images(4, size),
-        quick=quick,
-    )  # fmt: skip
+def _row(name: str, entry: str, size: int = 64, **options: Any) -> Row:
+    return Row(name, "image classifier", lambda: _torchvision(entry, **options), images(4, size))
 
 
 def _residual(name: str, entry: str, double: bool = False) -> Row:
@@ -131,7 +128,7 @@ ROWS = (
     _deep("DenseNet-121", "densenet121"),
     _deep("GoogLeNet", "googlenet", dropout=0.0, aux_logits=False, init_weights=False),
     _inception(),
-    _row("SqueezeNet", "squeezenet1_1", quick=True, dropout=0.0),
+    _row("SqueezeNet", "squeezenet1_1", dropout=0.0),
     _deep("MobileNet v2", "mobilenet_v2", dropout=0.0),
     _row("MobileNet v3", "mobilenet_v3_small", dropout=0.0),
     replace(_deep("MnasNet", "mnasnet0_5", dropout=0.0), optimizer=_slowly),
