@@ -45,6 +45,7 @@ def convolutions() -> list[Case]:
         conv("1-d, dilated", nn.Conv1d(3, 7, 2, dilation=3), 2, 3, 11),
         conv("3-d", nn.Conv3d(2, 4, 3, padding=1, stride=2), 1, 2, 5, 6, 7),
         conv("many channels", nn.Conv2d(24, 40, 3, padding=1), 1, 24, 4, 4),
+        conv("columns in two blocks", nn.Conv2d(8, 128, 3, padding=1), 2, 8, 4, 4),
         conv("large", nn.Conv2d(70, 90, 3, padding=1), 2, 70, 5, 6),
         conv("large, small images", nn.Conv2d(16, 130, 3, padding=1), 2, 16, 2, 2),
         conv("large images", nn.Conv2d(8, 14, 3, padding=1), 2, 8, 24, 24),

@@ -202,12 +202,29 @@ def _packed_tile(product: Node) -> Tile:
     panels = max(1, room // (4 * k_block * rest * width))
     blocks = -(-n // (panels * width))
     blocks += blocks % 2 if n > blocks * width else 0  # two threads share them evenly
-    n_block = -(-n // (blocks * width)) * width
+    n_block = _block_of_columns(n, blocks, width)
     m_block = _block_of_rows(product, rows, pack_left)
     return Tile(
         "packed", rows, vectors, k_block, m_block, -(-first // k_block), outer, n_block, pack_left,
         cut,
     )  # fmt: skip
+
+
+def _block_of_columns(n: int, blocks: int, width: int) -> int:
+    """Blocks of one size, for threads to share, whose last panel wants no more than a vector; where
+    N has none, whole panels, and a last block that is narrower.
+    """
+    for count in range(blocks, 4 * blocks + 1, 2):
+        size, left = divmod(n, count)
+        if left == 0 and size % LANES == 0 and size % width in (0, width - LANES):
+            return size
+    return -(-n // (blocks * width)) * width
+
+
+def columns_of_copies(tile: Tile) -> int:
+    """What the copies of a block of columns take: whole panels."""
+    width = tile.vectors * LANES
+    return -(-tile.n_block // width) * width
 
 
 def stored_tile(product: Node) -> Tile | None:
