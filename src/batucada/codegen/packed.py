@@ -18,7 +18,6 @@ from batucada.codegen.emitter import LANE, Emitter
 from batucada.codegen.nest import LANES
 from batucada.ir.access import Position, below_views, flat, memory_index
 from batucada.ir.loops import Expr, Index
-from batucada.mapping.tiling import columns_of_copies
 
 _FEW_ROWS = 64  # up to here the time it takes to bring a stored panel near counts
 _AHEAD = 80  # steps of k in which it comes: so a page's end does not stop the stream
@@ -125,7 +124,7 @@ class Packed(Cut):
         if self.tile.stored:
             return self._stored(k, column, lanes)
         place = self.panel * self.depth + self._step_of(k) * self.width + column
-        return self._from(self.emitter.stage.panels, columns_of_copies(self.tile), place, lanes)
+        return self._from(self.emitter.stage.panels, self.tile.n_copied, place, lanes)
 
     def _stored(self, k: Position, column: Index, lanes: int) -> Expr:
         """From the weight itself: [panel, step, column of the panel]"""
@@ -198,7 +197,7 @@ class Packed(Cut):
     def _copy_step(self, k: Position, panel: Index, start: int, widths: list[int]) -> None:
         """Columns of a panel from `start` on, in vectors of these widths."""
         node = self.product.args[1]
-        place = self.block * (self.depth * columns_of_copies(self.tile)) + panel * self.depth
+        place = self.block * (self.depth * self.tile.n_copied) + panel * self.depth
         place = place + self._step_of(k) * self.width
         for lanes in widths:
             lane = LANE if lanes > 1 else Index()

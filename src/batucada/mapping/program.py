@@ -55,9 +55,9 @@ class Tile:
     `k_block` (sums pass through the stage's scratch between them), M in blocks of `m_block` rows
     that a thread takes at a time.  A tile of rows that are short spans `outer` of them.
     `packed` is `outer` for a large right operand: a thread takes `n_block` columns at a time and
-    copies what it needs of each block of K to scratch, panel by panel, or reads it where it is
-    `stored` so; of a matrix on the left it takes `m_block` rows at a time, and with `pack_left`
-    copies them, tile by tile.
+    copies what it needs of each block of K to scratch, panel by panel (`n_copied` columns with the
+    last panel filled up), or reads it where it is `stored` so; of a matrix on the left it takes
+    `m_block` rows at a time, and with `pack_left` copies them, tile by tile.
     `streamed` is `outer` for few rows and a large right operand, read as it lies, `k_block` rows at
     a time, in `blocks` parts of K that threads share; each part has its own sums in the scratch.
     With a `cut`, it is that dimension of K whose blocks are taken; those before it are loops around
@@ -75,6 +75,7 @@ class Tile:
     pack_left: bool = False
     cut: int = 0
     stored: bool = False
+    n_copied: int = 0
 
 
 @dataclass(frozen=True, slots=True)

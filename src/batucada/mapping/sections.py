@@ -23,7 +23,7 @@ from batucada.mapping.memory import Plan, aligned, plan
 from batucada.mapping.panels import store_in_panels
 from batucada.mapping.program import Bucket, Buffer, Program, Root, Space, Stage, Sweep, Tile
 from batucada.mapping.sweep import find_sweep
-from batucada.mapping.tiling import columns_of_copies, tile_of
+from batucada.mapping.tiling import tile_of
 from batucada.mapping.update import Fused, fuse_updates
 from batucada.ops import OPS, like, make, origin
 from batucada.ops.attention import accumulator
@@ -300,9 +300,7 @@ class _Builder:
             depth = tile.k_block * math.prod(product.args[1].type.shape[tile.cut + 1 : -1])
             blocks = -(-n // tile.n_block)
             if not tile.stored:
-                stage = replace(
-                    stage, panels=scratch("panels", (blocks, depth, columns_of_copies(tile)))
-                )
+                stage = replace(stage, panels=scratch("panels", (blocks, depth, tile.n_copied)))
             if tile.pack_left:
                 stage = replace(stage, rows=scratch("rows", (blocks, depth, tile.m_block)))
         return stage

@@ -206,7 +206,7 @@ def _packed_tile(product: Node) -> Tile:
     m_block = _block_of_rows(product, rows, pack_left)
     return Tile(
         "packed", rows, vectors, k_block, m_block, -(-first // k_block), outer, n_block, pack_left,
-        cut,
+        cut, n_copied=-(-n_block // width) * width,
     )  # fmt: skip
 
 
@@ -219,12 +219,6 @@ def _block_of_columns(n: int, blocks: int, width: int) -> int:
         if left == 0 and size % LANES == 0 and size % width in (0, width - LANES):
             return size
     return -(-n // (blocks * width)) * width
-
-
-def columns_of_copies(tile: Tile) -> int:
-    """What the copies of a block of columns take: whole panels."""
-    width = tile.vectors * LANES
-    return -(-tile.n_block // width) * width
 
 
 def stored_tile(product: Node) -> Tile | None:
