@@ -42,6 +42,7 @@ from batucada.passes.layout import store_weights_packed
 from batucada.passes.products import join_products
 from batucada.passes.recompute import recompute
 from batucada.passes.simplify import simplify
+from batucada.passes.slices import slice_early
 from batucada.pef import Manifest, Packed, pack_members, write_pef
 from batucada.runtime.oracle import check_step
 
@@ -220,7 +221,9 @@ def _built(
     verify(captured.graph)
     verify(graph)
     with run.step("simplify"):
-        graph = run.checked("simplify", graph, simplify(graph))
+        simple = simplify(graph)
+        early = slice_early(simple)
+        graph = run.checked("simplify", graph, simple if early is simple else simplify(early))
         run.texts["simplify"] = print_graph(graph)
     with run.step("layout"):  # it looks for products of plainly transposed weights
         stored = store_weights_packed(join_products(graph))

@@ -31,6 +31,17 @@ class _Flat(nn.Module):
         return torch.cat([found.flatten(), *(part.flatten() for part in last)])
 
 
+class _Last(nn.Module):
+    """The outputs of the last step alone."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x)[0][:, -1]
+
+
 def _case(name: str, layer: nn.Module, *tensors: torch.Tensor) -> Case:
     """Many steps one behind the other: a sum's rounding enters all that follow."""
     return Case(name, _Flat(layer), tensors, 1e-4, 1e-5)
@@ -40,11 +51,13 @@ def layers(kind: str) -> list[Case]:
     cls: Any = KINDS[kind]
     states = 2 if kind == "LSTM" else 1
     both = cls(4, 6, 2, bidirectional=True, batch_first=True)
+    ends = cls(4, 6, bidirectional=True, batch_first=True)
     cases = [
         _case(kind, cls(4, 6), _normal(5, 3, 4)),
         _case(f"{kind} both ways, two layers", both, _normal(3, 4, 4)),
         _case(f"{kind} without bias", cls(4, 6, bias=False), _normal(4, 3, 4)),
         _case(f"{kind} without batch", cls(4, 6), _normal(4, 4)),
+        Case(f"{kind} both ways, last step", _Last(ends), (_normal(3, 4, 4),), 1e-4, 1e-5),
         _case(f"{kind} from states", cls(4, 6, 2), _normal(4, 3, 4), *[_normal(2, 3, 6)] * states),
     ]
     if kind == "LSTM":
