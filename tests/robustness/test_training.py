@@ -147,11 +147,39 @@ class UnderTwoNames(nn.Module):
         return F.cross_entropy(self.all[1](self.second(torch.tanh(self.first(x)))), label)
 
 
+class Running(nn.Module):
+    """Scales by statistics as they were before this batch and after half of it: autograd keeps
+    both, whatever the buffer holds in the end."""
+
+    scale: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(12, 5)
+        self.register_buffer("scale", torch.ones(12))
+
+    def forward(self, x: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        first, last = x.chunk(2)
+        before = self.scale.clone()
+        self.scale.mul_(0.5).add_(first.abs().mean(0))
+        halfway = self.scale.clone()
+        self.scale.mul_(0.5).add_(last.abs().mean(0))
+        weighted = (self.linear.weight / before) * halfway
+        return F.cross_entropy(F.linear(x, weighted, self.linear.bias), label)
+
+
+def test_the_backward_pass_has_what_a_buffer_held_earlier() -> None:
+    assert_trains_as_eager(Running())
+
+
 def test_a_module_under_two_names_is_one() -> None:
+    assert_trains_as_eager(UnderTwoNames())
+
+
+def assert_trains_as_eager(model: nn.Module) -> None:
+    """Three steps of SGD on one batch."""
     inputs = (samba.from_torch(X, "x"), samba.from_torch(LABEL, "label"))
-    model, _ = traced(
-        lambda m: samba.optim.SGD(m.parameters(), lr=0.1), model=UnderTwoNames(), inputs=inputs
-    )
+    traced(sgd, model=model, inputs=inputs)
     gold = plain(model)
     theirs = torch.optim.SGD(gold.parameters(), lr=0.1)
     for _ in range(3):

@@ -85,6 +85,10 @@ class Graph:
     def of_role(self, role: OutputRole) -> tuple[Output, ...]:
         return tuple(output for output in self.outputs if output.role == role)
 
+    def changed_in_forward(self) -> set[str]:
+        """Buffers that hold another value when the backward pass begins."""
+        return {out.name for out in self.of_role("update") if out.node.section == "FWD"}
+
     def users(self) -> dict[Node, list[Node]]:
         found: dict[Node, list[Node]] = {node: [] for node in (*self.inputs, *self.nodes)}
         for node in self.nodes:

@@ -81,7 +81,7 @@ class Fusion:
         """Operands of products, what is looked up, and what is read through a reshape that mixes
         dimensions, lie in memory.
         """
-        changes_buffers = any(out.node.section == "FWD" for out in self.graph.of_role("update"))
+        changes_buffers = bool(self.graph.changed_in_forward())
         for node in self.graph.nodes:
             if node.op == "check_index" and changes_buffers:
                 self.stored.add(node)  # as a stage of its own it can run before any buffer changes

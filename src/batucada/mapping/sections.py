@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from heapq import heappop, heappush
 
-from batucada.ir.graph import Graph, Node, Output, Section, graph_of
+from batucada.ir.graph import Graph, Node, Output, Section
 from batucada.ir.types import Type
 from batucada.mapping.attention import blocking_of
 from batucada.mapping.buckets import (
@@ -17,6 +17,7 @@ from batucada.mapping.buckets import (
     own_gradients,
     reduced_gradients,
 )
+from batucada.mapping.copies import copied_updates, old_values, own_outputs
 from batucada.mapping.fuse import Fusion, Group
 from batucada.mapping.lives import lives
 from batucada.mapping.memory import Plan, aligned, plan
@@ -25,7 +26,7 @@ from batucada.mapping.program import Bucket, Buffer, Program, Root, Space, Stage
 from batucada.mapping.sweep import find_sweep
 from batucada.mapping.tiling import tile_of
 from batucada.mapping.update import Fused, fuse_updates
-from batucada.ops import OPS, like, make, origin
+from batucada.ops import OPS
 from batucada.ops.attention import accumulator
 
 SECTIONS: tuple[Section, ...] = ("FWD", "BCKWD", "REDUCE", "GRADNORM", "OPT")
@@ -37,16 +38,15 @@ def map_graph(graph: Graph, bucket_bytes: int = 2**22) -> Program:
     """Stages of every section, the fused update, and a place for every value.  See `Program`."""
     graph = own_gradients(store_in_panels(graph))
     reduced = reduced_gradients(graph)
-    graph = _own_outputs(graph)
-    copies: set[Node] = set()
+    graph, copies = old_values(own_outputs(graph))
     while True:
         claims = {lying_in(out): out for out in graph.outputs}
         kept = {arg for copy in copies for arg in copy.args}
-        fusion = Fusion(graph, claims.keys() | kept, copies)
+        fusion = Fusion(graph, claims.keys() | copies | kept, copies)
         try:
             return _Builder(graph, fusion, claims).program(reduced, bucket_bytes)
         except _OverwrittenError as found:
-            graph, more = _copied(graph, found.updates)
+            graph, more = copied_updates(graph, found.updates)
             copies |= more
 
 
@@ -57,65 +57,6 @@ class _OverwrittenError(Exception):
         assert updates, "stages wait for each other"
         super().__init__(updates)
         self.updates = updates
-
-
-def _copied(graph: Graph, updates: set[str]) -> tuple[Graph, set[Node]]:
-    """These updates are copies, made when all that read the old value have done so."""
-    outputs, copies = [], set[Node]()
-    for out in graph.outputs:
-        if out.role == "update" and out.name in updates:
-            with like(out.node):
-                out = replace(out, node=make("copy", out.node))
-            copies.add(out.node)
-        outputs.append(out)
-    return graph_of(graph.name, graph.inputs, outputs), copies
-
-
-def _own_outputs(graph: Graph) -> Graph:
-    """Each output is a value of its own, computed by a stage: two outputs of one value, an
-    output that is an input, and one that a later section needs are copies; so is an update whose
-    stage may read what it wrote."""
-    users = graph.users()
-    taken: set[Node] = set()
-    outputs: dict[int, Output] = {}
-    order = {"update": 0, "gradient": 1, "output": 2}
-    for i, out in sorted(enumerate(graph.outputs), key=lambda item: order[item[1].role]):
-        node = lying_in(out)
-        virtual = node.op in ("input", "constant", "iota")
-        reduced = node.op == "all_reduce"  # lies where the gradient lies
-        closed = not virtual and OPS[node.op].kind in ("index", "attention")
-        elsewhere = out.role == "update" and (reduced or closed)
-        if (
-            node in taken
-            or virtual
-            or elsewhere
-            or (out.role == "output" and _needed_later(node, users))
-        ):
-            with origin(out.node.src, "OPT") if reduced else like(out.node):
-                node = make("copy", out.node)
-        taken.add(node)
-        outputs[i] = replace(
-            out, node=node if node.type == out.node.type else _reshaped(node, out.node.type)
-        )
-    return graph_of(graph.name, graph.inputs, [outputs[i] for i in range(len(outputs))])
-
-
-def _reshaped(node: Node, type: Type) -> Node:
-    with like(node):
-        return make("reshape", node, shape=type.shape)
-
-
-def _needed_later(node: Node, users: dict[Node, list[Node]]) -> bool:
-    seen: set[Node] = set()
-    todo = [node]
-    while todo:
-        for user in users[todo.pop()]:
-            if user.section != "FWD":
-                return True
-            if user not in seen and OPS[user.op].kind in ("view", "map", "lookup"):
-                seen.add(user)
-                todo.append(user)
-    return False
 
 
 class _Builder:

@@ -35,8 +35,7 @@ class _Chains:
         self.source = source
         self.users = source.users()
         self.outputs = {out.node for out in source.outputs}
-        changed = (out for out in source.of_role("update") if out.node.section == "FWD")
-        self.overwritten = {out.name for out in changed}
+        self.overwritten = source.changed_in_forward()
 
     def chain(self, root: Node) -> set[Node] | None:
         """The maps and views to be made again for `root`; None where that is not worth it."""
