@@ -82,6 +82,17 @@ def test_an_input_changed_in_place() -> None:
     assert "clone" in message
 
 
+def test_an_expanded_tensor_changed_in_place() -> None:
+    def wrong(h: torch.Tensor) -> torch.Tensor:
+        twice = (h * 1).expand(2, *h.shape)
+        twice[0].mul_(2)
+        return twice
+
+    message = error_of(Model(wrong))
+    assert "twice[0].mul_(2)" in line_in(message)
+    assert "clone" in message
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

@@ -38,6 +38,10 @@ class _Joined:
     parts: tuple[torch.Tensor, torch.Tensor]
 
 
+class SharedElementsError(Exception):
+    """A change of a view several of whose elements are one in memory."""
+
+
 class Aliases:
     """The nodes of tensors.  `tensor_of` makes a tensor without data that stands for a node."""
 
@@ -111,7 +115,9 @@ class Aliases:
         return self._nodes[id(results[view.index])]
 
     def change(self, tensor: torch.Tensor, node: Node) -> None:
-        """`tensor` was changed in place and is now `node`."""
+        """`tensor` was changed in place and is now `node`.  SharedElementsError where it, or what
+        it is a view of, is expanded.
+        """
         below: list[tuple[torch.Tensor, Node]] = [(tensor, node)]
         view = self._views.get(id(tensor))
         while isinstance(view, _View):
@@ -194,6 +200,12 @@ def _split_back(run: Run, before: torch.Tensor, value: torch.Tensor, view: _View
     return run(aten.slice_scatter.default, before, value, dim, start, stop)
 
 
+def _expanded_back(run: Run, before: torch.Tensor, value: torch.Tensor, view: _View) -> Any:
+    if value.numel() != before.numel():
+        raise SharedElementsError
+    return run(aten.view.default, value, list(before.shape))
+
+
 _INVERSES: dict[str, Callable[[Run, torch.Tensor, torch.Tensor, _View], Any]] = {
     "aten.permute": _permuted_back,
     "aten.transpose": _transposed_back,
@@ -202,6 +214,7 @@ _INVERSES: dict[str, Callable[[Run, torch.Tensor, torch.Tensor, _View], Any]] = 
     "aten.slice": _sliced_back,
     "aten.select": _selected_back,
     "aten.diagonal": _diagonal_back,
+    "aten.expand": _expanded_back,
     "aten.as_strided": _strided_back,
     "aten.unbind": _unbound_back,
     "aten.split": _split_back,

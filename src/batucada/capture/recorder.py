@@ -14,7 +14,7 @@ import torch
 from torch._decomp import decomposition_table
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from batucada.capture.aliases import Aliases
+from batucada.capture.aliases import Aliases, SharedElementsError
 from batucada.capture.clock import Clock
 from batucada.capture.complex_numbers import ComplexNumbers
 from batucada.capture.dtypes import dtype_of, torch_dtype
@@ -322,7 +322,13 @@ class Recorder(TorchDispatchMode):
         """`tensor` was changed in place, and with it what it shares memory with."""
         self.node_of(tensor)
         with origin(where, self.section):
-            self._aliases.change(tensor, cast(node, dtype_of(tensor.dtype)))
+            try:
+                self._aliases.change(tensor, cast(node, dtype_of(tensor.dtype)))
+            except SharedElementsError:
+                raise CaptureError(
+                    f"{where}: an expanded tensor is changed in place, whose elements share memory;"
+                    " change a clone of it"
+                ) from None
         self._changed[id(self._aliases.owner(tensor))] = where
 
     def _again(self, func: Any, *args: Any, **kwargs: Any) -> Any:
