@@ -35,8 +35,8 @@ _ERF_LARGE = (
 _LOG2_E = 1 / math.log(2)
 _LN2_HIGH = 355 / 512  # ln 2 to 9 bits: its product with an exponent is exact
 _LN2_LOW = math.log(2) - _LN2_HIGH
-_ROUNDER = 1.5 * 2.0**23  # adding it rounds to an integer, which is then in the low bits
-_ROUNDER_BITS = 0x4B400000
+_BIAS = 127  # of an exponent's bits
+_ROUNDER = 1.5 * 2.0**23 + 2 * _BIAS  # adding it rounds to an integer n; the low bits are n + 254
 
 
 def polynomial(b: Builder, x: Value, coefficients: Sequence[float]) -> Value:
@@ -48,20 +48,22 @@ def polynomial(b: Builder, x: Value, coefficients: Sequence[float]) -> Value:
 
 
 def _exp_parts(b: Builder, x: Value, log2_base: float = _LOG2_E) -> tuple[Value, Value]:
-    """(integer n as i32, exp(r) - 1) with base^x = 2^n exp(r)."""
+    """(i32 that ends in the bits of n + 254, exp(r) - 1) with base^x = 2^n exp(r)."""
     shifted = b.fma(x, log2_base, _ROUNDER)
-    exponent = b.op("sub", b.bits(shifted, "i32"), _ROUNDER_BITS)
     whole = b.op("fsub", shifted, _ROUNDER)
     if log2_base == 1:
         r = b.op("fmul", b.op("fsub", x, whole), math.log(2))
     else:
         r = b.fma(whole, -_LN2_LOW, b.fma(whole, -_LN2_HIGH, x))
-    return exponent, b.fma(b.op("fmul", r, r), polynomial(b, r, _EXP), r)
+    fraction = b.fma(b.op("fmul", r, r), polynomial(b, r, _EXP), r)
+    return b.bits(shifted, "i32"), fraction
 
 
-def _power_of_two(b: Builder, exponent: Value) -> Value:
-    """2^exponent as f32, for exponents of normal numbers."""
-    return b.bits(b.op("shl", b.op("add", exponent, 127), 23), "f32")
+def _power_of_two(b: Builder, biased: Value) -> Value:
+    """2^n as f32 from an i32 that ends in the bits of n + 127, for exponents of normal numbers;
+    what is above these bits drops out.
+    """
+    return b.bits(b.op("shl", biased, 23), "f32")
 
 
 def _clamp(b: Builder, x: Value, low: float, high: float) -> Value:
@@ -74,26 +76,26 @@ def _with_sign(b: Builder, magnitude: Value, sign: Value) -> Value:
     return b.intrinsic("copysign", magnitude, sign)
 
 
-def _scaled(b: Builder, value: Value, exponent: Value) -> Value:
-    """value * 2^exponent, in two steps since 2^exponent itself may be out of range."""
-    half = b.op("ashr", exponent, 1)
-    value = b.op("fmul", value, _power_of_two(b, half))
-    return b.op("fmul", value, _power_of_two(b, b.op("sub", exponent, half)))
+def _exp(b: Builder, exponent: Value, fraction: Value) -> Value:
+    """From the parts, scaled in two steps, since 2^n itself may be out of range."""
+    half = b.op("lshr", exponent, 1)
+    scale = _power_of_two(b, half)
+    return b.op(
+        "fmul", b.fma(fraction, scale, scale), _power_of_two(b, b.op("sub", exponent, half))
+    )
 
 
 def exp(b: Builder, x: Value) -> Value:
-    exponent, fraction = _exp_parts(b, _clamp(b, x, -104.0, 89.0))
-    return _scaled(b, b.op("fadd", fraction, 1.0), exponent)
+    return _exp(b, *_exp_parts(b, _clamp(b, x, -104.0, 89.0)))
 
 
 def exp2(b: Builder, x: Value) -> Value:
-    exponent, fraction = _exp_parts(b, _clamp(b, x, -151.0, 129.0), 1.0)
-    return _scaled(b, b.op("fadd", fraction, 1.0), exponent)
+    return _exp(b, *_exp_parts(b, _clamp(b, x, -151.0, 129.0), 1.0))
 
 
 def expm1(b: Builder, x: Value) -> Value:
     exponent, fraction = _exp_parts(b, _clamp(b, x, -20.0, 89.0))
-    scale = _power_of_two(b, b.op("sub", exponent, 1))  # half of it, since 2^128 is no f32
+    scale = _power_of_two(b, b.op("sub", exponent, _BIAS + 1))  # half: 2^128 is no f32
     half = b.fma(fraction, scale, b.op("fsub", scale, 0.5))
     tiny = b.compare("fcmp olt", b.intrinsic("fabs", x), 2.0**-25)  # keeps -0 and subnormals
     return b.where(tiny, x, b.op("fmul", half, 2.0))
@@ -151,10 +153,11 @@ def tanh(b: Builder, x: Value) -> Value:
     size = b.intrinsic("fabs", x)
     square = b.op("fmul", x, x)
     small = b.fma(b.op("fmul", square, x), polynomial(b, square, _TANH), x)
-    exponent, fraction = _exp_parts(b, _clamp(b, b.op("fadd", size, size), 0.0, 40.0))
-    growth = _scaled(b, b.op("fadd", fraction, 1.0), exponent)
+    bounded = _clamp(b, b.op("fadd", size, size), 0.0, 40.0)
+    exponent, fraction = _exp_parts(b, bounded)
+    scale = _power_of_two(b, b.op("sub", exponent, _BIAS))
     two = constant(2.0, "f32", x.lanes)
-    quotient = b.op("fdiv", two, b.op("fadd", growth, 1.0))
+    quotient = b.op("fdiv", two, b.op("fadd", b.fma(fraction, scale, scale), 1.0))
     large = _with_sign(b, b.op("fsub", constant(1.0, "f32", x.lanes), quotient), x)
     return b.where(b.compare("fcmp olt", size, 0.625), small, large)
 
