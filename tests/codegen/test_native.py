@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from batucada.codegen.llvm import emit_module
 from batucada.codegen.objects import assemble, assembly
 from batucada.codegen.schedule import Call, Loop, Schedule
-from batucada.codegen.target import host_target
+from batucada.codegen.target import host_target, target_of
 from batucada.errors import PefError
 from batucada.ir.loops import Check, For, Index, Kernel, Literal, Load, Param, Register, Set, Store
 from batucada.runtime.elf import LoadedObject, ObjectFile, read_object
@@ -251,18 +251,25 @@ def test_what_is_no_object_is_refused(data: bytes) -> None:
         NativeModule.load(data)
 
 
-def test_the_inner_loop_of_a_product_stays_in_registers() -> None:
-    """6 rows by 2 vectors: 12 products, 2 loads, 6 broadcasts from memory, and no spill."""
-    kernel = product()
-    text = assembly(emit_module([kernel], host_target()).text, host_target())
-    if not host_target().level.startswith("x86-64-v3"):
-        pytest.skip("counts instructions of AVX2")
+@pytest.mark.parametrize("level", ["x86-64-v3", "x86-64-v4"])
+def test_the_inner_loop_of_a_product_stays_in_registers(level: str) -> None:
+    """6 rows by 2 vectors: 12 products, 2 loads, 6 broadcasts from memory, and no spill; with
+    AVX-512, too, in the registers and the encoding of AVX2.
+    """
+    text = assembly(emit_module([product()], target_of(level)).text, target_of(level))
     lines = text.splitlines()
     first = next(n for n, line in enumerate(lines) if "vbroadcastss" in line)
     last = max(n for n, line in enumerate(lines) if "vfmadd" in line)
     loop = "\n".join(lines[first : last + 1])
     assert (loop.count("vfmadd"), loop.count("vbroadcastss")) == (12, 6)
     assert "%rsp" not in loop
+    assert "%ymm16" not in loop
+
+
+def test_elementary_functions_have_the_widest_vectors() -> None:
+    target = target_of("x86-64-v4")
+    text = assembly(emit_module([map_kernel("tanh", "f32", 1, 64, 16, "f32")], target).text, target)
+    assert "%zmm" in text
 
 
 def product() -> Kernel:

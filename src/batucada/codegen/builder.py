@@ -22,6 +22,9 @@ BITS: dict[DType, int] = {
     "bool": 1,
 }  # fmt: skip
 
+ELEMENTARY = "#3"
+"""The attributes of kernels that compute elementary functions."""
+
 Number = int | float | bool
 
 
@@ -102,6 +105,7 @@ class ModuleText:
         attributes = (
             "attributes #0 = { nounwind }\nattributes #1 = { nounwind alwaysinline }\n"
             "attributes #2 = { nounwind noinline }\n"
+            f"attributes {ELEMENTARY} = {{ nounwind noinline }}\n"
         )
         parts = [head, *self.functions.values(), *self.declarations.values(), attributes]
         return "\n".join(parts)

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from batucada.codegen import scalar
 from batucada.codegen.addresses import Addresses
 from batucada.codegen.builder import (
+    ELEMENTARY,
     Builder,
     ModuleText,
     Value,
@@ -104,7 +105,9 @@ class _KernelWriter:
             f"  {_slot(register)} = alloca {_memory_type(register.dtype, register.lanes)}"
             for register in self.slots.values()
         ]
-        head = f"define i32 @{self.kernel.name}({arguments}) #2 {{"
+        elementary = any(f"@{scalar.FUNCTIONS}" in line for line in self.b.lines)
+        attributes = ELEMENTARY if elementary else "#2"
+        head = f"define i32 @{self.kernel.name}({arguments}) {attributes} {{"
         return "\n".join([head, "entry:", *allocas, *self.b.lines, "  ret i32 0", "}\n"])
 
     def _block(self, body: tuple[Stmt, ...]) -> None:

@@ -14,6 +14,9 @@ from batucada.codegen.builder import BITS, Builder, ModuleText, Value, constant,
 from batucada.codegen.casts import cast
 from batucada.ir.types import FLOATS, DType
 
+FUNCTIONS = "batucada.function."
+"""The names of the functions that a module has of its own begin so."""
+
 _LIBRARY = frozenset(
     "exp expm1 log log1p log2 log10 exp2 sin cos tan asin acos atan sinh cosh tanh"
     " asinh acosh atanh erf erfc lgamma".split()
@@ -238,7 +241,7 @@ def _integer_power(b: Builder, x: Value, y: Value) -> Value:
 def _inlined(b: Builder, op: str, write: Callable[..., Value], *args: Value) -> Value:
     """A call of a function of this module that LLVM inlines; written at its first use."""
     dtype, lanes = args[0].dtype, args[0].lanes
-    name = f"batucada.{op}.{dtype}x{lanes}"
+    name = f"{FUNCTIONS}{op}.{dtype}x{lanes}"
     if name not in b.module.functions:
         b.module.functions[name] = _function_text(b.module, name, write, dtype, lanes, len(args))
     return b.call(name, args, dtype)
