@@ -196,10 +196,12 @@ def test_compiled_is_what_pytorch_gives(op: str, kernels, modules) -> None:
 def test_vector_functions_over_the_whole_range(op: str) -> None:
     """Every 4,099th float, a million values: at most 1.5 units in the last place."""
     bits = np.arange(0, 1 << 32, 4099, dtype=np.uint64).astype(np.uint32)
-    x = np.resize(bits, len(bits) // LANES * LANES).view(np.float32)
-    kernel = map_kernel(op, "f32", 1, len(x), LANES, "f32")
-    buffers = {"x0": x, "out": empty("f32", len(x))}
-    assert run(build([kernel]), kernel, buffers) == 0
+    x = np.resize(bits, len(bits) // (2 * LANES) * 2 * LANES).view(np.float32)
+    kernels = [map_kernel(op, "f32", 1, len(x), lanes, "f32") for lanes in (LANES, 2 * LANES)]
+    module = build(kernels)
+    buffers, wide = ({"x0": x, "out": empty("f32", len(x))} for _ in kernels)
+    assert run(module, kernels[0], buffers) == run(module, kernels[1], wide) == 0
+    assert buffers["out"].tobytes() == wide["out"].tobytes()
     with np.errstate(invalid="ignore"):  # some are signalling NaN
         wanted = loops_scalar.apply(op, "f64", [x.astype(np.float64)])
         error = ulps(buffers["out"].astype(np.float64), wanted)

@@ -1,9 +1,9 @@
 """Loop nests of map and reduce stages.
 
 Neighbouring dimensions that every access walks as one are merged.  The last dimension runs in
-vectors of 8, its rest in vectors of 4, 2 and 1.  A reduction is a sequence of inner loops: each
-computes the reductions that need no later one, and what is read again is computed again; short rows
-are unrolled and stay in registers.
+vectors of 8 or 16, its rest in vectors of 4, 2 and 1.  A reduction is a sequence of inner loops:
+each computes the reductions that need no later one, and what is read again is computed again; short
+rows are unrolled and stay in registers.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from batucada.codegen.emitter import LANE, Emitter
+from batucada.codegen.vecmath import VECTOR_FUNCTIONS
 from batucada.ir.access import Position, broadcast_index, flat, memory_index, through_view
 from batucada.ir.graph import Node
 from batucada.ir.loops import Apply, Expr, Index, Literal, Register, dtype_of, lanes_of
@@ -169,24 +170,33 @@ class Nest:
         return None
 
     def _vectors(self, dim: Dim, parallel: bool) -> None:
-        """The last kept dimension in vectors: several together in a reduction, so that whole cache
-        lines are read.  Threads share them where there is nothing else."""
+        """The last kept dimension in vectors.  Threads share them where there is nothing else."""
         self.last = dim.number
-        vectors = dim.extent // LANES
-        together = min(vectors, 4 if vectors >= 8 else 2) if self.stage.reduced else 1
         start = 0
-        for count in (together, 1):
-            width = count * LANES
+        for count, lanes in (self._together(dim.extent // LANES, parallel), (1, LANES)):
+            width = count * lanes
             stop = dim.extent - (dim.extent - start) % width if width else start
             if start < stop:
                 apart = parallel and stop - start == dim.extent > width
                 with self.emitter.loop(f"d{dim.number}", start, stop, width, apart) as index:
-                    self.columns = [index + v * LANES + LANE for v in range(count)]
-                    self._rows(LANES)
+                    self.columns = [index + v * lanes + LANE for v in range(count)]
+                    self._rows(lanes)
             start = stop
         for start, lanes in segments(dim.extent):
             self.columns = [Index(start) + (LANE if lanes > 1 else 0)]
             self._rows(lanes)
+
+    def _together(self, vectors: int, parallel: bool) -> tuple[int, int]:
+        """The vectors to take at a time, and their lanes.  Several in a reduction, so that whole
+        cache lines are read; two as one of twice the lanes for elementary functions, whose long
+        chains leave the processor waiting, unless threads were to share an odd number of them.
+        """
+        if self.stage.reduced:
+            return min(vectors, 4 if vectors >= 8 else 2), LANES
+        long = any(
+            node.op in VECTOR_FUNCTIONS and node.type.dtype != "f64" for node in self.stage.nodes
+        )
+        return 1, 2 * LANES if long and not (parallel and vectors % 2) else LANES
 
     def each_column(self) -> Iterator[int]:
         """Turns the point to each of the vectors that are taken together."""
