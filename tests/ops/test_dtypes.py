@@ -1,5 +1,6 @@
-"""Every pointwise operator over the dtypes that PyTorch takes it for: results of the same dtype and
-value, at zeros of both signs, limits, infinities and NaN, every value against every other.
+"""Every pointwise operator and reduction over the dtypes that PyTorch takes it for: results of the
+same dtype and value, at zeros of both signs, limits, infinities and NaN, every value against every
+other.
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ BINARY = """
     add sub mul div floor_divide remainder fmod pow maximum minimum fmax fmin atan2 bitwise_and
     bitwise_or bitwise_xor bitwise_left_shift bitwise_right_shift eq ne lt le gt ge logical_and
     logical_or logical_xor hypot heaviside logaddexp logaddexp2 xlogy ldexp
+""".split()
+REDUCTIONS = """
+    sum nansum mean prod amax amin any all argmax argmin std var logsumexp count_nonzero cumsum
+    cumprod
 """.split()
 UNARY_BY_PYTORCH = """
     i0 special.erfcx special.i0e special.i1 special.i1e special.ndtri special.bessel_j0
@@ -108,6 +113,27 @@ def test_native_operators(dtype: torch.dtype, tmp_path: Path) -> None:
     x = y[:, None].clone()
     operators = taken(UNARY, 1, x, y) + taken(BINARY, 2, x, y)
     assert compared(operators, x, y, tmp_path / "native.pef") == []
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_reductions(dtype: torch.dtype, tmp_path: Path) -> None:
+    """Along rows of special values, of plain ones, of zeros, and of one element."""
+    y = values(dtype)
+    x = torch.stack([y, y.flip(0), torch.where(y == y, y, 1), torch.zeros_like(y)])
+
+    def along(name: str, dim: int) -> Operator:
+        return lambda x: getattr(torch, name)(x, dim)
+
+    operators = []
+    for name in REDUCTIONS:
+        for dim in (0, 1):
+            try:
+                along(name, dim)(x)
+            except RuntimeError:
+                continue
+            operators.append((f"{name} {dim}", along(name, dim), 1))
+    assert len(operators) >= 2 * 10
+    assert compared(operators, x, y, tmp_path / "reductions.pef") == []
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.int32], ids=str)

@@ -155,14 +155,20 @@ def _min_dim(x: Node, dim: int, keepdim: bool = False) -> tuple[Node, Node]:
     return reduce("amin", x, dim, keepdim), _arg("amin", x, dim, keepdim)
 
 
+def _of_truths(op: str, x: Node, dim: int | None, keepdim: bool) -> Node:
+    """bool, for uint8 0 or 1 in uint8, as in PyTorch"""
+    truths = reduce(op, cast(cast(x, "bool"), "u8"), dim, keepdim)
+    return truths if x.type.dtype == "u8" else cast(truths, "bool")
+
+
 @translates("aten.any.default", "aten.any.dim")
 def _any(x: Node, dim: int | None = None, keepdim: bool = False) -> Node:
-    return cast(reduce("amax", cast(cast(x, "bool"), "u8"), dim, keepdim), "bool")
+    return _of_truths("amax", x, dim, keepdim)
 
 
 @translates("aten.all.default", "aten.all.dim")
 def _all(x: Node, dim: int | None = None, keepdim: bool = False) -> Node:
-    return cast(reduce("amin", cast(cast(x, "bool"), "u8"), dim, keepdim), "bool")
+    return _of_truths("amin", x, dim, keepdim)
 
 
 @in_single
