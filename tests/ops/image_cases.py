@@ -54,6 +54,32 @@ def convolutions() -> list[Case]:
     ]
 
 
+def small_images() -> list[Case]:
+    """Enough images and channels for products to leave padding out."""
+    options = {
+        (7, 2, 2): [{"padding": 1}, {"padding": 2}, {"padding": 1, "stride": 2}],
+        (3, 4, 3): [
+            {"padding": 1, "stride": 2}, {"padding": (2, 1), "stride": 3},
+            {"padding": 2, "dilation": 2}, {"padding": (0, 2), "stride": (1, 2)},
+        ],
+    }  # fmt: skip
+    return [
+        *(
+            conv(f"{size}, {o}", nn.Conv2d(17, 24, 3, **o), size[0], 17, *size[1:])
+            for size, several in options.items()
+            for o in several
+        ),
+        conv("five taps", nn.Conv2d(16, 16, 5, padding=2), 2, 16, 4, 5),
+        conv("blocks of channels", nn.Conv2d(300, 64, 3, padding=1), 2, 300, 2, 2),
+        conv("blocks of images", nn.Conv2d(64, 16, 3, padding=1), 75, 64, 6, 7),
+        conv("1-d", nn.Conv1d(20, 16, 4, padding=2, stride=2), 5, 20, 5),
+        conv("1-d, even", nn.Conv1d(16, 70, 4, padding=3), 6, 16, 3),
+        conv("3-d", nn.Conv3d(16, 17, 3, padding=1), 3, 16, 2, 3, 2),
+        conv("transposed", nn.ConvTranspose2d(18, 16, 3, padding=1), 4, 18, 3, 2),
+        conv("transposed, step 2", nn.ConvTranspose2d(16, 18, 3, 2, padding=1), 4, 16, 2, 2),
+    ]
+
+
 def transposed() -> list[Case]:
     return [
         conv("plain", nn.ConvTranspose2d(3, 5, 3), 2, 3, 5, 4),

@@ -44,6 +44,7 @@ TABLES: dict[str, Callable[[], list[Case]]] = {
     "attention-dtypes": attention_cases.dtypes,
     "attention-groups-and-layers": attention_cases.groups_and_layers,
     "convolutions": image_cases.convolutions,
+    "convolutions-of-small-images": image_cases.small_images,
     "transposed-convolutions": image_cases.transposed,
     "pooling": image_cases.pooling,
     "lookups": index_cases.lookups,

@@ -15,6 +15,7 @@ CASES = {
     "matrix": (nn.Sequential(nn.Linear(333, 96), nn.ReLU(), nn.Linear(96, 64)), (30, 333)),
     "shared by steps": (nn.LSTM(33, 32, batch_first=True), (25, 3, 33)),
     "taps": (nn.Conv2d(40, 80, 3, padding=1), (2, 40, 7, 9)),
+    "taps of small images": (nn.Conv2d(70, 80, 3, stride=2, padding=1), (7, 70, 4, 3)),
     "deep taps": (nn.Conv2d(128, 96, 3, stride=2, padding=1), (1, 128, 12, 12)),
 }
 

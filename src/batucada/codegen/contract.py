@@ -21,7 +21,6 @@ from batucada.mapping.program import Tile
 
 Loop = AbstractContextManager[Index]
 
-_UNROLL = 4  # steps of k in the body of its loop
 _SHORT_K = 16  # up to here k is unrolled whole
 _SUMS = 12  # registers that may hold sums: with more, LLVM spills some
 _LINE = 16  # elements of a cache line
@@ -31,6 +30,8 @@ _IN_FLIGHT = 8  # sums that hide the latency of a fused multiply-add: 4 cycles, 
 
 class Contract:
     """Writes the kernel of a contract stage: the rows `start` to `stop`, taken `step` at a time."""
+
+    unroll = 4  # steps of k in the body of its loop
 
     def __init__(self, emitter: Emitter) -> None:
         assert emitter.stage.contract is not None
@@ -333,7 +334,7 @@ class _Tile:
             for step in range(size):
                 self._step((*at, k0 + step), self.sets[step % len(self.sets)])
             return
-        together = max(_UNROLL, len(self.sets))
+        together = max(self.contract.unroll, len(self.sets))
         together -= together % len(self.sets)
         whole = size - size % together
         with self.emitter.loop(f"k{len(at) + 1}", 0, whole, together) as k:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from batucada.codegen.attention import Forward
 from batucada.codegen.attention_backward import Backward
+from batucada.codegen.border import Places
 from batucada.codegen.boxes import Boxes
 from batucada.codegen.contract import Contract
 from batucada.codegen.ctc import Ctc
@@ -23,6 +24,7 @@ from batucada.ir.graph import Node
 from batucada.ir.loops import For, Kernel
 from batucada.mapping import Program, Stage
 from batucada.mapping.program import Tile
+from batucada.ops.border import border_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,8 @@ def _packed(program: Program, stage: Stage, tile: Tile, codes: Mapping[Node, int
     for name, start, stop in ((stage.name, 0, whole), (f"{stage.name}_rest", whole, every)):
         if start < stop:
             emitter = Emitter(program, stage, codes)
-            Packed(emitter).write_columns(start, stop, stage.parallel and stop - start > 1)
+            writer = Places(emitter) if border_of(stage.contract.args[0]) else Packed(emitter)
+            writer.write_columns(start, stop, stage.parallel and stop - start > 1)
             found.append(_lowered(emitter, name))
     return found
 

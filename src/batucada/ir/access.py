@@ -33,6 +33,8 @@ def through_view(view: Node, at: Sequence[Index]) -> Position | None:
         for tap, dim, step, dilation in zip(taps, *numbers, strict=True):
             position[dim] = position[dim] * step + tap * dilation
         return tuple(position)
+    if view.op == "border":
+        return tuple(i + -before for i, before in zip(at, view.integers("low"), strict=True))
     if view.op == "flip":
         turned = view.integers("dims")
         return tuple(i * -1 + (source[d] - 1) if d in turned else i for d, i in enumerate(at))
@@ -108,7 +110,9 @@ def memory_index(
     return node, flat(node.type.shape, position)
 
 
-VIEWS = frozenset({"reshape", "permute", "expand", "slice", "flip", "window", "all_reduce"})
+VIEWS = frozenset(
+    {"reshape", "permute", "expand", "slice", "flip", "window", "border", "all_reduce"}
+)
 
 
 def below_views(node: Node) -> Node:

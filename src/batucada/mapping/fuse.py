@@ -14,7 +14,7 @@ from batucada.ir.access import Position, broadcast_index, nontrivial, through_vi
 from batucada.ir.graph import Graph, Node, Section
 from batucada.ir.loops import Index
 from batucada.mapping.program import canonical
-from batucada.mapping.tiling import needs_packing
+from batucada.mapping.tiling import needs_packing, scattered_images
 from batucada.ops import CLOSED, OPS, STANDALONE, call_key
 from batucada.ops.elementwise import widens
 
@@ -87,7 +87,7 @@ class Fusion:
                 self.stored.add(node)  # as a stage of its own it can run before any buffer changes
             if OPS[node.op].kind == "contract":
                 a, b = node.args
-                self.stored.add(_storage_root(a))
+                self.stored.add(scattered_images(node) or _storage_root(a))
                 self.stored.add(b if needs_packing(node) else _storage_root(b))
             elif OPS[node.op].kind == "lookup":
                 self.stored.add(_storage_root(node.args[0]))

@@ -62,6 +62,7 @@ class Tile:
     a time, in `blocks` parts of K that threads share; each part has its own sums in the scratch.
     With a `cut`, it is that dimension of K whose blocks are taken; those before it are loops around
     the blocks, and all sums start as zeros in the scratch and are finished in a pass of their own.
+    Where the left operand has a border, the rows of a tile are images, `m_block` of them at a time.
     """
 
     form: Literal["outer", "dot", "packed", "streamed"]

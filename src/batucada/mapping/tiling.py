@@ -9,6 +9,7 @@ from batucada.ir.graph import Node
 from batucada.ir.loops import Index
 from batucada.mapping.program import Tile
 from batucada.ops import OPS
+from batucada.ops.border import border_of
 
 LANES = 8
 _SUMS = (
@@ -27,6 +28,8 @@ _STEPS = 128  # steps of K in a block then, about
 _STREAMED_ROWS = 4  # up to so many rows a large right operand is read as it lies
 _STREAMED_K = 8  # ... and so many of its rows at a time: few enough for the processor to follow
 _PARTS = 4  # parts of K, at most, that threads may take of it
+_IMAGES_BYTES = 768 * 1024  # what a block of small images and their sums may take of a larger one
+_LOW = 12  # images of such a block, at least: tiles of six rows
 _FEW_ROWS = 8  # below this many rows a dot product is cheaper than packing the right operand
 _PACKED_ROWS = 24  # from so many rows on it is packed although it lies as it should
 
@@ -83,10 +86,24 @@ def _streamed_tile(product: Node) -> Tile:
 
 def needs_packing(product: Node) -> bool:
     """The right operand must be copied as a whole so that N is contiguous."""
+    b = strides(product.args[1])
+    if _has_border(product):
+        return b is None
     if _is_packed(product):
         return False
-    b = strides(product.args[1])
     return (b is None or b[-1] != 1) and not _dot_form(product)
+
+
+def scattered_images(product: Node) -> Node | None:
+    """What lies within the border of the left operand, if its channels lie apart: it must be copied
+    so that they do not.
+    """
+    border = border_of(product.args[0])
+    if border is None:
+        return None
+    images = border.args[0]
+    lying = strides(images)
+    return images if lying is None or lying[-1] != 1 else None
 
 
 def tile_of(product: Node) -> Tile:
@@ -95,6 +112,8 @@ def tile_of(product: Node) -> Tile:
     stored = stored_tile(product) if "panel" in dict(below_views(product.args[1]).attrs) else None
     if stored is not None:
         return stored
+    if _has_border(product):
+        return _border_tile(product, stored=False)
     if _is_streamed(product):
         return _streamed_tile(product)
     if _is_packed(product):
@@ -227,6 +246,8 @@ def stored_tile(product: Node) -> Tile | None:
     panels, left = divmod(n, PANEL)
     if left or not _may_be_packed(product):
         return None
+    if _has_border(product):
+        return _border_tile(product, stored=True)
     k_block = _even_part(right[0], math.prod(right[1:-1]), _STORED_K)
     rows, outer = _panel_rows(product.type.shape)
     blocks = max((b for b in range(1, 9) if panels % b == 0), key=lambda b: (b % 2 == 0, b))
@@ -236,6 +257,38 @@ def stored_tile(product: Node) -> Tile | None:
         "packed", rows, PANEL // LANES, k_block, m_block, -(-right[0] // k_block), outer,
         n // blocks, pack_left, stored=True,
     )  # fmt: skip
+
+
+def _has_border(product: Node) -> bool:
+    return border_of(product.args[0]) is not None
+
+
+def _border_tile(product: Node, stored: bool) -> Tile:
+    """Rows are images, `m_block` of them at a time.  Taps are loops around all else, so sums pass
+    through the scratch: of as many columns as stay in the second-level cache, copied or stored.
+    """
+    (*_, channels, n), places = product.args[1].type.shape, math.prod(product.type.shape[1:-1])
+    images = _block_of_images(product.type.shape[0], 4 * places * (channels + PANEL))
+    rows = -(-images // -(-images // 6))
+    vectors = 2 if stored or rows > 4 else 3
+    width, cut = vectors * LANES, _depth(product) - 1
+    k_block = _even_part(channels, 1, _STORED_K if stored else _PACKED_K)
+    n_block = n_copied = width
+    if not stored:
+        columns = min(_WIDE_PANELS_BYTES // (4 * k_block), _L2_BYTES // (4 * images * places))
+        blocks = -(-n // max(width, columns // width * width))
+        n_block = _block_of_columns(n, blocks + blocks % 2, width)
+        n_copied = -(-n_block // width) * width
+    return Tile(
+        "packed", rows, vectors, k_block, images, -(-channels // k_block), 1, n_block, False,
+        cut, stored, n_copied,
+    )  # fmt: skip
+
+
+def _block_of_images(count: int, image_bytes: int) -> int:
+    """As many as stay in the second-level cache: a part of all, unless that would make tiles low"""
+    parts = [m for m in range(_LOW, count) if count % m == 0 and m * image_bytes <= _IMAGES_BYTES]
+    return max(parts, default=count)
 
 
 def _even_part(first: int, rest: int, steps: int) -> int:

@@ -4,6 +4,7 @@ from batucada.ops import activation as activation
 from batucada.ops import adaptive_pool as adaptive_pool
 from batucada.ops import arithmetic as arithmetic
 from batucada.ops import attention as attention
+from batucada.ops import border as border
 from batucada.ops import collective as collective
 from batucada.ops import contract as contract
 from batucada.ops import conv as conv

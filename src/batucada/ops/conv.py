@@ -3,25 +3,32 @@
 Inside, tensors are channels-last: x [N, *spatial, C] and w [*kernel, C, O].  The permutations that
 this leaves at the borders are for the passes to move away.  The adjoint with respect to x is a
 convolution of the gradient: with steps between windows, one for each residue of the position modulo
-the step, so that no product with a zero is made.
+the step, so that no product with a zero is made.  Around small images padding is a border: products
+leave it out.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product as pairs
 
 from batucada.ir.graph import Node
+from batucada.ir.types import Type
 from batucada.ops.base import TypeRuleError, make, translates
+from batucada.ops.border import border
 from batucada.ops.contract import contract
 from batucada.ops.create import full
 from batucada.ops.elementwise import cast
 from batucada.ops.reduce import reduce
 from batucada.ops.view import aten_slice, permute, reshape, unsqueeze
-from batucada.ops.window import pad, places, window
+from batucada.ops.window import meeting, pad, places, window
 
 _FEW_CHANNELS = 8  # below this, taps and channels are one dimension of a product
+_IMAGES = 2  # from so many on, a tile of a product may be of images, at one place in each of them,
+_CHANNELS = 16  # ... which wants so many, in and out
+_SPARED = 0.125  # share of the products with padding from which on they are left out
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +52,11 @@ class Geometry:
     def space(self) -> range:
         """The spatial dimensions of a channels-last tensor."""
         return range(1, self.rank + 1)
+
+    def places(self, d: int, extent: int) -> int:
+        """How many windows there are along dimension `d` of an image of `extent`."""
+        padded = self.padding[d] + extent + self.behind[d]
+        return places(padded, self.kernel[d], self.stride[d], self.dilation[d])
 
     def of(self, taps: Sequence[range]) -> Geometry:
         """Of these taps alone: the same windows, without the others."""
@@ -79,16 +91,31 @@ def _kernel_last(w: Node) -> Node:
     return permute(w, (*range(2, len(w.type.shape)), 1, 0))
 
 
-def _padded(x: Node, low: Sequence[int], high: Sequence[int]) -> Node:
-    return pad(x, (0, *low, 0), (0, *high, 0))
+def _padded(x: Node, w: Type, g: Geometry) -> Node:
+    """x channels-last, w [*kernel, C, O]"""
+    around = border if _is_spared(x.type, w, g) else pad
+    return around(x, (0, *g.padding, 0), (0, *g.behind, 0))
+
+
+def _is_spared(x: Type, w: Type, g: Geometry) -> bool:
+    """Images are small, so that much of the products meets padding, and there is enough of them and
+    of channels for products of one tap at one place.
+    """
+    enough = x.shape[0] >= _IMAGES and min(w.shape[-2:]) >= _CHANNELS
+    if not enough or g.groups > 1 or x.dtype != "f32":
+        return False
+    space = list(enumerate(x.shape[1:-1]))
+    met = math.prod(sum(map(len, _meetings(g, d, extent))) for d, extent in space)
+    return met <= (1 - _SPARED) * math.prod(g.kernel[d] * g.places(d, e) for d, e in space)
 
 
 def _windows(x: Node, g: Geometry) -> Node:
     return window(x, g.space, g.kernel, g.stride, g.dilation)
 
 
-def _forward(x: Node, w: Node, g: Geometry) -> Node:
-    """x channels-last and padded, w [*kernel, C, O] -> [N, *places, O]"""
+def convolution(x: Node, w: Node, g: Geometry) -> Node:
+    """x channels-last, w [*kernel, C, O] -> [N, *places, O]"""
+    x = _padded(x, w.type, g)
     if g.groups == 1:
         return _dense(x, w, g)
     channels, out = x.type.shape[-1], w.type.shape[-1]
@@ -112,7 +139,7 @@ def _dense(x: Node, w: Node, g: Geometry) -> Node:
     """
     shape, rank = x.type.shape, g.rank
     channels = shape[-1]
-    if g.dilation[-1] != 1 or w.op in ("flip", "slice"):
+    if g.dilation[-1] != 1 or w.op in ("flip", "slice") or x.op == "border":
         found = _windows(x, g)  # [N, *places, C, *kernel]
         left = permute(found, (*range(rank + 1), *range(rank + 2, 2 * rank + 2), rank + 1))
         return contract(left, w, rank + 1)
@@ -134,24 +161,22 @@ def _depthwise(x: Node, w: Node, g: Geometry) -> Node:
     return reduce("sum", make("mul", taps, kernel), over, keepdim=False)
 
 
-def convolution(x: Node, w: Node, g: Geometry) -> Node:
-    """x channels-last, w [*kernel, C, O]"""
-    return _forward(_padded(x, g.padding, g.behind), w, g)
-
-
 def _seeing(g: Geometry, space: Sequence[int]) -> list[range]:
     """The taps of each dimension, from the first to the last one that meets an image of `space` in
     any window.  Far apart on a small image, the others see padding only.
     """
     found = []
-    for k, s, p, q, d, extent in zip(
-        g.kernel, g.stride, g.padding, g.behind, g.dilation, space, strict=True
-    ):
-        count = places(extent + p + q, k, s, d)
-        firsts = {j: max(0, -((d * j - p) // s)) for j in range(k)}  # windows from which on it may
-        met = [j for j, i in firsts.items() if i < count and i * s + d * j - p < extent]
-        found.append(range(met[0], met[-1] + 1) if met else range(k))
+    for d, extent in enumerate(space):
+        met = [j for j, windows in enumerate(_meetings(g, d, extent)) if windows]
+        found.append(range(met[0], met[-1] + 1) if met else range(g.kernel[d]))
     return found
+
+
+def _meetings(g: Geometry, d: int, extent: int) -> list[range]:
+    """Of each tap of a dimension, the windows in which it meets an image of `extent`."""
+    firsts = (g.dilation[d] * j - g.padding[d] for j in range(g.kernel[d]))
+    count = g.places(d, extent)
+    return [meeting(first, g.stride[d], count, extent) for first in firsts]
 
 
 def _taps(w: Node, taps: Sequence[range]) -> Node:
@@ -170,7 +195,7 @@ def _among_all(found: Node, taps: Sequence[range], g: Geometry) -> Node:
 
 def _weight_gradient(x: Node, grad: Node, g: Geometry) -> Node:
     """x and grad channels-last -> [*kernel, C, O]"""
-    x = _padded(x, g.padding, g.behind)
+    x = pad(x, (0, *g.padding, 0), (0, *g.behind, 0))
     reach = [
         (n - 1) * s + d * (k - 1) + 1
         for n, s, d, k in zip(grad.type.shape[1:-1], g.stride, g.dilation, g.kernel, strict=True)
@@ -241,7 +266,9 @@ def _phase(
     """The padded positions that are `residue` modulo the step: position s * q + r gets
     sum over j of grad[q - j] * w[r + s * j], for `counts` of q from `first` on.
     """
-    low, high, sizes = [], [], []
+    low: list[int] = []
+    high: list[int] = []
+    sizes: list[int] = []
     for d, (r, count) in enumerate(zip(residue, counts, strict=True)):
         step, taps = g.stride[d], len(range(r, g.kernel[d], g.stride[d]))
         if taps == 0:
@@ -253,9 +280,9 @@ def _phase(
         high.append(first[d] + count - grad.type.shape[d + 1])
         sizes.append(taps)
     flipped = make("flip", turned, dims=tuple(range(g.rank))) if max(sizes) > 1 else turned
-    ones, none = (1,) * g.rank, (0,) * g.rank
-    adjoint = Geometry(tuple(sizes), ones, none, none, g.dilation, g.groups)
-    return _forward(_padded(grad, low, high), flipped, adjoint)
+    ones = (1,) * g.rank
+    adjoint = Geometry(tuple(sizes), ones, tuple(low), tuple(high), g.dilation, g.groups)
+    return convolution(grad, flipped, adjoint)
 
 
 def _interleaved(phases: list[Node], g: Geometry) -> Node:

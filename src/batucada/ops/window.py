@@ -17,6 +17,13 @@ def places(extent: int, size: int, step: int, dilation: int) -> int:
     return (extent - dilation * (size - 1) - 1) // step + 1
 
 
+def meeting(at: int, step: int, count: int, extent: int) -> range:
+    """Of `count` windows, `step` apart, those whose tap at `at` in the first one meets an image of
+    `extent`, which begins at 0.
+    """
+    return range(max(0, -(at // step)), min(count, (extent - 1 - at) // step + 1))
+
+
 def _window(x: Type, dims: Shape, sizes: Shape, steps: Shape, dilations: Shape) -> Type:
     shape = list(x.shape)
     for dim, size, step, dilation in zip(dims, sizes, steps, dilations, strict=True):
@@ -74,13 +81,17 @@ define(Op("pad", "index", _pad, _pad_ref))
 
 def pad(x: Node, low: Sequence[int], high: Sequence[int], value: float = 0.0) -> Node:
     """`low[d]` and `high[d]` elements of `value` before and behind; less than none cuts."""
+    x, around = cut(x, low, high)
+    return make("pad", x, **around, value=value) if around else x
+
+
+def cut(x: Node, low: Sequence[int], high: Sequence[int]) -> tuple[Node, dict[str, Shape]]:
+    """`x` without what less than none cuts, and what is left to be put around it."""
     for dim, (before, behind) in enumerate(zip(low, high, strict=True)):
         stop = x.type.shape[dim] + min(behind, 0)
         x = aten_slice(x, dim, max(0, -before), max(stop, 0))
     low, high = tuple(max(a, 0) for a in low), tuple(max(b, 0) for b in high)
-    if not any(low) and not any(high):
-        return x
-    return make("pad", x, low=low, high=high, value=value)
+    return x, {"low": low, "high": high} if any(low) or any(high) else {}
 
 
 @translates("aten.constant_pad_nd.default")
