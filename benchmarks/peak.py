@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import llvmlite.binding as llvm
 
-_REGISTERS, _LANES, _TRIPS = 10, 8, 4_000_000
+_REGISTERS, _LANES, _TRIPS = 16, 8, 4_000_000
 
 
 def peak_gflops(threads: int = 1, rounds: int = 20) -> float:

@@ -39,7 +39,7 @@ from batucada.ir.verify import verify
 from batucada.mapping import Program, map_graph
 from batucada.mapping.text import print_program
 from batucada.passes.layout import store_weights_packed
-from batucada.passes.products import join_products
+from batucada.passes.products import join_products, join_steps
 from batucada.passes.recompute import recompute
 from batucada.passes.simplify import simplify
 from batucada.passes.slices import slice_early
@@ -226,7 +226,7 @@ def _built(
         graph = run.checked("simplify", graph, simple if early is simple else simplify(early))
         run.texts["simplify"] = print_graph(graph)
     with run.step("layout"):  # it looks for products of plainly transposed weights
-        stored = store_weights_packed(join_products(graph))
+        stored = store_weights_packed(join_steps(join_products(graph)))
         graph = run.checked("layout", graph, recompute(stored))
         run.texts["layout"] = print_graph(graph)
     with run.step("mapping"):  # from here on every value has a place

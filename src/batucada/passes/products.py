@@ -1,14 +1,16 @@
-"""Sums of short products as one long product: the weight gradients of a recurrent network.
+"""The products of an unrolled recurrence that may as well be one.
 
-Each step of an unrolled recurrence adds a product of a few rows to the gradient of every weight.
-One product over the rows of all steps reads and writes the gradient once, not once a step.
+Each step adds a product of a few rows to the gradient of every weight: one product over the rows of
+all steps reads and writes the gradient once, not once a step.  And each step multiplies its part of
+the input by the same weight: where a part is one row, little else than reading the weight takes
+time, and one product reads it once.
 """
 
 from __future__ import annotations
 
-from batucada.ir.graph import Graph, Node
+from batucada.ir.graph import Graph, Node, Section
 from batucada.ops import like, make, with_args
-from batucada.ops.view import permute
+from batucada.ops.view import aten_slice, permute, reshape
 from batucada.passes.rewrite import substitute
 
 _SHORT = 64  # steps of K up to which a product is worth joining to others
@@ -72,3 +74,55 @@ def _side_by_side(parts: tuple[Node, ...], dim: int) -> Node:
     if all(part.op == "permute" and part.attr("dims") == _SWAP for part in parts):
         return permute(make("cat", *(part.args[0] for part in parts), dim=1 - dim), _SWAP)
     return make("cat", *parts, dim=dim)
+
+
+_Whole = tuple[Node, int, Node, Section]
+"""What all parts of a product have in common: x, its dimension of parts, w, and the section."""
+
+
+def join_steps(graph: Graph) -> Graph:
+    """x[0] @ w, x[1] @ w, ... -> (x @ w)[0], (x @ w)[1], ... for all rows of x"""
+    found: dict[_Whole, dict[int, Node]] = {}
+    for node in graph.nodes:
+        part = _row(node.args[0]) if node.op == "matmul" else None
+        if part is not None:
+            x, dim, number = part
+            found.setdefault((x, dim, node.args[1], node.section), {})[number] = node
+    parts = {
+        product: (whole, number)
+        for whole, products in found.items()
+        if 1 < len(products) == whole[0].type.shape[whole[1]]
+        for number, product in products.items()
+    }
+    return _with_steps_joined(graph, parts) if parts else graph
+
+
+def _row(row: Node) -> tuple[Node, int, int] | None:
+    """(x, dimension, number) of a matrix that is one row of x."""
+    taken = row.args[0] if row.op == "reshape" else row
+    if taken.op != "slice" or taken.integer("stop") != taken.integer("start") + 1:
+        return None
+    x, dim = taken.args[0], taken.integer("dim")
+    steps, depth = x.type.shape[dim], row.type.shape[-1]
+    is_row = row.type.shape == (1, depth) and x.type.shape[-1] == depth
+    return (x, dim, taken.integer("start")) if is_row and x.type.size == steps * depth else None
+
+
+def _with_steps_joined(graph: Graph, parts: dict[Node, tuple[_Whole, int]]) -> Graph:
+    new: dict[Node, Node] = {node: node for node in graph.inputs}
+    joined: dict[_Whole, Node] = {}
+    for node in graph.nodes:
+        if node not in parts:
+            new[node] = with_args(node, [new[arg] for arg in node.args])
+            continue
+        whole, number = parts[node]
+        x, dim, w, _ = whole
+        with like(node):
+            if whole not in joined:
+                product = make(
+                    "matmul", reshape(new[x], [x.type.shape[dim], w.type.shape[0]]), new[w]
+                )
+                joined[whole] = reshape(product, [*x.type.shape[:-1], w.type.shape[-1]])
+            part = aten_slice(joined[whole], dim, number, number + 1)
+            new[node] = reshape(part, node.type.shape)
+    return substitute(graph, new)
