@@ -7,6 +7,7 @@ import io
 import json
 import os
 import platform
+import random
 import resource
 import subprocess
 import sys
@@ -86,8 +87,36 @@ def test_same_arguments_same_bytes(path: Path, whole: bytes) -> None:
 def test_pef_outlives_its_file(path: Path) -> None:
     write_pef(path, sample_manifest(), MEMBERS)
     pef = read_pef(path)
+    write_pef(path, sample_manifest(), {"module.ll": b"another"})
+    assert pef.member("module.ll") == MEMBERS["module.ll"]
     path.unlink()
     assert pef.member("module.ll") == MEMBERS["module.ll"]
+
+
+LARGE = {name: random.Random(name).randbytes(1 << 16) for name in ("module.ll", "a", "b", "c")}
+"""More than is read at once."""
+
+
+def test_a_file_that_is_overwritten_in_place_is_noticed(path: Path) -> None:
+    write_pef(path, sample_manifest(), LARGE)
+    pef = read_pef(path)
+    path.write_bytes(bytes(path.stat().st_size))
+    with pytest.raises(PefError, match="damaged"):
+        pef.member("module.ll")
+
+
+def test_a_fork_reads_at_a_place_of_its_own(path: Path) -> None:
+    write_pef(path, sample_manifest(), LARGE)
+    pef = read_pef(path)
+
+    def is_whole() -> bool:
+        return all(pef.member(name) == LARGE[name] for name in 20 * pef.names)
+
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if is_whole() else 1)
+    assert is_whole()
+    assert os.waitpid(child, 0) == (child, 0)
 
 
 def test_unknown_member(path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import io
+import os
 import re
 import struct
 import zipfile
@@ -16,12 +17,17 @@ import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from io import BufferedRandom
-from typing import BinaryIO
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
 
 from batucada.errors import PefError
 
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
 MANIFEST = "manifest.json"
 ZIP_MAGIC = b"PK\x03\x04"
+_CHUNK_BYTES = 1 << 18
 _LOCAL_HEADER_BYTES = 30
 _LENGTHS_AT = 26
 """In a local header: two bytes each for the lengths of the name and of what follows it."""
@@ -102,40 +108,85 @@ def _header(name: str, length: int) -> zipfile.ZipInfo:
     return info
 
 
-def read_sealed(file: BinaryIO) -> bytes:
-    """All bytes of `file`; PefError unless it is a whole, undamaged PEF container."""
+class _OwnPlace(io.RawIOBase):
+    """An open file that is only read and whose place this object keeps: two processes after a fork
+    would share that of the file itself.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = os.open(path, os.O_RDONLY)
+        self._place = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        size = os.fstat(self._file).st_size
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: size}[whence]
+        self._place = start + offset
+        return self._place
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        found = os.preadv(self._file, [buffer], self._place)
+        self._place += found
+        return found
+
+    def close(self) -> None:
+        if not self.closed:
+            os.close(self._file)
+        super().close()
+
+
+def open_sealed(path: Path) -> BinaryIO:
+    """PefError unless the file is a whole, undamaged PEF container; OSError, ValueError as
+    `open`.
+    """
+    file = io.BufferedReader(_OwnPlace(path))
     head = file.read(_LOCAL_HEADER_BYTES + len(MANIFEST))
     if not head:
         raise PefError("the file is empty")
     if not head.startswith(ZIP_MAGIC):
         raise PefError("not a PEF: it is no zip file")
     file.seek(max(0, file.seek(0, io.SEEK_END) - SEAL_BYTES))
-    if not file.read(SEAL_BYTES).startswith(SEAL):
+    seal = file.read()
+    if not seal.startswith(SEAL):
         if head.endswith(MANIFEST.encode()):
             raise PefError("the PEF is damaged: its end is missing; compile the model again")
         raise PefError("not a PEF: a zip file without a PEF's seal")
-    file.seek(0)
-    data = file.read()
-    digest = hashlib.sha256(memoryview(data)[:-DIGEST_BYTES]).hexdigest()
-    if digest.encode() != data[-DIGEST_BYTES:]:
+    if _digest(file, file.tell() - DIGEST_BYTES).encode() != seal[len(SEAL) :]:
         raise PefError("the PEF is damaged: its bytes do not match its seal; compile it again")
-    return data
+    return file
+
+
+def _digest(file: BinaryIO, size_bytes: int) -> str:
+    """SHA-256 of the beginning of `file`."""
+    digest = hashlib.sha256()
+    file.seek(0)
+    while chunk := file.read(min(_CHUNK_BYTES, size_bytes - file.tell())):
+        digest.update(chunk)
+    return digest.hexdigest()
 
 
 class Archive:
-    """The members of a sealed container, unpacked one at a time.  Damage raises PefError."""
+    """The members of a sealed container, unpacked one at a time from its file, which stays open.
+    Damage raises PefError.
+    """
 
-    def __init__(self, data: bytes) -> None:
-        self._data = data
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
         try:
-            self._zip = zipfile.ZipFile(io.BytesIO(data))
+            self._zip = zipfile.ZipFile(file)
         except _DAMAGE as error:
             raise PefError(f"the PEF is damaged: {error}") from None
         infos = self._zip.infolist()
         if not infos or infos[0].filename != MANIFEST:
             raise PefError(f"not a PEF: its first member is not {MANIFEST}")
+        size_bytes = file.seek(0, io.SEEK_END)
         for info in infos:
-            _check_member(info, len(data))
+            _check_member(info, size_bytes)
         self._infos = {info.filename: info for info in infos}
         if len(self._infos) != len(infos):
             raise PefError("the PEF is damaged: two members have the same name")
@@ -154,9 +205,19 @@ class Archive:
     def packed(self, name: str, sha256: str) -> Packed:
         """As it lies in the file, for another; `sha256` is what the manifest says."""
         info = self._infos[name]
-        lengths = struct.unpack_from("<HH", self._data, info.header_offset + _LENGTHS_AT)
-        start = info.header_offset + _LOCAL_HEADER_BYTES + sum(lengths)
-        return Packed(info, self._data[start : start + info.compress_size], sha256)
+        try:
+            lengths = struct.unpack("<HH", self._bytes(info.header_offset + _LENGTHS_AT, 4))
+            start = info.header_offset + _LOCAL_HEADER_BYTES + sum(lengths)
+            return Packed(info, self._bytes(start, info.compress_size), sha256)
+        except _DAMAGE as error:
+            raise PefError(f"the PEF is damaged: member {name}: {error}") from None
+
+    def _bytes(self, start: int, count: int) -> bytes:
+        self._file.seek(start)
+        data = self._file.read(count)
+        if len(data) != count:
+            raise EOFError("its end is missing")
+        return data
 
 
 def _check_member(info: zipfile.ZipInfo, file_bytes: int) -> None:

@@ -6,10 +6,10 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 from batucada.errors import PefError
-from batucada.pef.archive import MANIFEST, Archive, Packed, read_sealed
+from batucada.pef.archive import MANIFEST, Archive, Packed, open_sealed
 from batucada.pef.manifest import Manifest, parse_manifest
 
 A = TypeVar("A")
@@ -18,7 +18,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Pef:
-    """A verified PEF in memory; what becomes of the file at `path` later does not matter."""
+    """A verified PEF, whose file stays open: that at `path` may be removed or replaced."""
 
     path: Path
     manifest: Manifest
@@ -54,8 +54,7 @@ class Pef:
 def read_pef(path: str | Path) -> Pef:
     """Read and verify the PEF at `path`; PefError says in one line what is wrong with it."""
     path = Path(path)
-    data = _at(path, _sealed_bytes, path)
-    archive = _at(path, Archive, data)
+    archive = _at(path, Archive, _at(path, _sealed, path))
     manifest = _at(path, _manifest, archive)
     return Pef(path, manifest, archive)
 
@@ -68,12 +67,11 @@ def _at(path: Path, step: Callable[[A], R], argument: A) -> R:
         raise PefError(f"{path}: {error}") from None
 
 
-def _sealed_bytes(path: Path) -> bytes:
+def _sealed(path: Path) -> BinaryIO:
     try:
         if not path.is_file():
             raise PefError("is not a file" if path.exists() else "no such PEF: compile it first")
-        with path.open("rb") as file:
-            return read_sealed(file)
+        return open_sealed(path)
     except (OSError, ValueError) as error:
         raise PefError(f"cannot be read: {error}") from None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -67,6 +68,8 @@ def from_json(kind: Any, value: Any, where: str) -> Any:
 @cache
 def _reader(kind: Any) -> Reader:
     """Made once for each kind: a manifest holds tens of thousands of values."""
+    if kind is str:  # the names of tensors and stages are said again and again
+        return lambda value: sys.intern(_expect(str, value))
     if kind in _PLAIN:
         return lambda value: _expect(kind, value)
     if kind is Any:
