@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from batucada.ir.graph import Graph, Node, Output, graph_of, input_node
 from batucada.ir.text import parse_graph, print_graph
 from batucada.ir.types import TORCH_NAMES, DType, Type
 from batucada.ir.verify import verify
-from batucada.ops import OPS, make
+from batucada.ops import OPS, base, make
 from batucada.ops.base import NUMPY
 from batucada.passes.simplify import simplify
 from batucada.runtime.oracle import evaluate
@@ -65,7 +66,8 @@ BITWISE = ("and", "or", "xor", "shl", "shr")
 INTEGER = {1: ("neg", "abs", "sign", "copy"), 2: (*EXACT_BINARY, "div", *BITWISE)}
 BOOLEAN = {1: ("not", "copy"), 2: ("and", "or", "xor", "eq", "ne")}
 NOT_UNARY = {*FLOAT_BINARY, *BITWISE, "pow", "not", "where", "cast", "check_index", "philox"}
-UNARY = tuple(name for name, op in OPS.items() if op.kind == "map" and name not in NOT_UNARY)
+MAPS = tuple(name for name, op in OPS.whole().items() if op.kind == "map")
+UNARY = tuple(name for name in MAPS if name not in NOT_UNARY)
 
 TORCH: dict[str, Callable[..., torch.Tensor]] = {
     "not": torch.logical_not,
@@ -163,6 +165,11 @@ def test_maps_of_booleans(arity: int) -> None:
     check_maps(BOOLEAN[arity], "bool", arity)
 
 
+def test_every_module_of_operations_is_found() -> None:
+    modules = {path.stem for path in Path(base.__file__).parent.glob("*.py")}
+    assert {*base.MODULES, "base", "__init__"} == modules
+
+
 def test_every_map_is_tested() -> None:
     tested = {
         *UNARY,
@@ -175,7 +182,7 @@ def test_every_map_is_tested() -> None:
         "check_index",
         "philox",
     }
-    assert tested == {name for name, op in OPS.items() if op.kind == "map"}
+    assert tested == set(MAPS)
 
 
 @pytest.mark.parametrize("source", ["f32", "f64", "i64", "i32", "u8", "bool"])

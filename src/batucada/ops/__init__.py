@@ -1,39 +1,5 @@
-"""The operations: one place for each.  Importing this package fills `OPS` and `ATEN`."""
+"""The operations: one place for each.  `OPS` and `ATEN` import what is looked up."""
 
-from batucada.ops import activation as activation
-from batucada.ops import adaptive_pool as adaptive_pool
-from batucada.ops import arithmetic as arithmetic
-from batucada.ops import attention as attention
-from batucada.ops import border as border
-from batucada.ops import collective as collective
-from batucada.ops import contract as contract
-from batucada.ops import conv as conv
-from batucada.ops import create as create
-from batucada.ops import ctc as ctc
-from batucada.ops import distance as distance
-from batucada.ops import distributions as distributions
-from batucada.ops import elementwise as elementwise
-from batucada.ops import embedding as embedding
-from batucada.ops import embedding_bag as embedding_bag
-from batucada.ops import grouped as grouped
-from batucada.ops import histogram as histogram
-from batucada.ops import host as host
-from batucada.ops import index as index
-from batucada.ops import loss as loss
-from batucada.ops import margin as margin
-from batucada.ops import norm as norm
-from batucada.ops import pool as pool
-from batucada.ops import primitives as primitives
-from batucada.ops import random as random
-from batucada.ops import reduce as reduce
-from batucada.ops import resample as resample
-from batucada.ops import scan as scan
-from batucada.ops import scatter as scatter
-from batucada.ops import scatter_views as scatter_views
-from batucada.ops import sort as sort
-from batucada.ops import strided as strided
-from batucada.ops import view as view
-from batucada.ops import window as window
 from batucada.ops.base import ATEN as ATEN
 from batucada.ops.base import CLOSED as CLOSED
 from batucada.ops.base import OPS as OPS

@@ -45,6 +45,22 @@ def _sigmoid_backward(grad: Node, y: Node) -> Node:
     return make("mul", grad, make("mul", y, make("sub", one(y), y)))
 
 
+@translates("aten.silu.default")
+@in_single
+def _silu(x: Node) -> Node:
+    """x sigmoid(x)"""
+    return make("mul", x, _sigmoid(x))
+
+
+@translates("aten.silu_backward.default")
+@in_single
+def _silu_backward(grad: Node, x: Node) -> Node:
+    """grad s (1 + x (1 - s)), where s is the sigmoid of x"""
+    s = _sigmoid(x)
+    slope = make("add", one(x), make("mul", x, make("sub", one(x), s)))
+    return make("mul", make("mul", grad, s), slope)
+
+
 @translates("aten.tanh_backward.default")
 def _tanh_backward(grad: Node, y: Node) -> Node:
     """grad * (1 - y²)"""

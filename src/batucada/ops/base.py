@@ -8,10 +8,11 @@ function marked `@translates`.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
@@ -22,6 +23,7 @@ Kind = Literal[
     "input", "map", "view", "lookup", "create", "reduce", "contract", "index", "attention", "host"
 ]  # fmt: skip
 Translation = Callable[..., Any]
+V = TypeVar("V")
 
 NUMPY: dict[DType, Any] = {
     "f64": np.float64, "f32": np.float32, "f16": np.float16, "bf16": np.float32, "i64": np.int64,
@@ -59,8 +61,51 @@ class Op:
         return out.size * self.flops_per_element if self.kind == "map" else 0
 
 
-OPS: dict[str, Op] = {}
-ATEN: dict[str, Translation] = {}
+MODULES = (
+    "elementwise", "view", "arithmetic", "create", "reduce", "contract", "random", "activation",
+    "norm", "loss", "embedding", "attention", "index", "scatter_views", "scatter", "window",
+    "border", "conv", "pool", "adaptive_pool", "scan", "primitives", "host", "collective",
+    "strided", "resample", "sort", "grouped", "distance", "margin", "distributions", "histogram",
+    "embedding_bag", "ctc",
+)  # fmt: skip
+"""The modules of this package that fill the tables, those that most programs use first."""
+
+
+class Table(dict[str, V]):
+    """Filled by the modules: what is looked up is imported, so that a process that runs a program
+    holds the operations of that program only.
+    """
+
+    def __missing__(self, name: str) -> V:
+        for module in MODULES:
+            importlib.import_module(f"batucada.ops.{module}")
+            if super().__contains__(name):
+                return self[name]
+        raise KeyError(name)
+
+    def __contains__(self, name: object) -> bool:
+        return self.get(name) is not None
+
+    def get(self, name: Any, default: Any = None) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            return default
+
+    def enter(self, name: str, value: V) -> None:
+        """ValueError when the name is taken."""
+        if super().__contains__(name):
+            raise ValueError(f"{name} is defined twice")
+        self[name] = value
+
+    def whole(self) -> dict[str, V]:
+        """Everything there is."""
+        self.get("")
+        return dict(self)
+
+
+OPS: Table[Op] = Table()
+ATEN: Table[Translation] = Table()
 
 
 CLOSED: frozenset[Kind] = frozenset({"index", "attention", "host"})
@@ -71,9 +116,7 @@ STANDALONE: frozenset[Kind] = frozenset({"index", "attention", "host", "contract
 
 
 def define(op: Op) -> Op:
-    if op.name in OPS:
-        raise ValueError(f"operation {op.name} is defined twice")
-    OPS[op.name] = op
+    OPS.enter(op.name, op)
     return op
 
 
@@ -82,9 +125,7 @@ def translates(*names: str) -> Callable[[Translation], Translation]:
 
     def register(function: Translation) -> Translation:
         for name in names:
-            if name in ATEN:
-                raise ValueError(f"{name} is translated twice")
-            ATEN[name] = function
+            ATEN.enter(name, function)
         return function
 
     return register

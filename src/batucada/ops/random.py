@@ -17,11 +17,10 @@ from typing import Any
 import numpy as np
 
 from batucada.ir.graph import Node, input_node
-from batucada.ir.loops_scalar import philox
 from batucada.ir.types import DType, Shape, Type
 from batucada.ops.base import Op, TypeRuleError, broadcast, define, make, origin, translates
 from batucada.ops.create import full, scalar
-from batucada.ops.elementwise import cast
+from batucada.ops.elementwise import cast, of_loops
 from batucada.ops.view import reshape
 
 SEED, RUN = "random__seed", "random__run"
@@ -36,7 +35,10 @@ def _i32(*args: Type) -> Type:
     return Type("i32", broadcast(*(arg.shape for arg in args)))
 
 
-define(Op("philox", "map", _i32, lambda *a: philox(*np.broadcast_arrays(*a)), flops_per_element=60))
+_philox = of_loops("philox")
+define(
+    Op("philox", "map", _i32, lambda *a: _philox(*np.broadcast_arrays(*a)), flops_per_element=60)
+)
 
 
 @dataclass
