@@ -7,7 +7,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -19,8 +19,11 @@ from batucada.errors import CaptureError, PefError, PefMismatchError
 from batucada.ir.text import graph_hash, print_graph
 from batucada.pef import Pef, SymbolRecord, read_pef
 from batucada.runtime.executor import Executor, load_native
-from batucada.runtime.profile import StageTime, random_inputs, stage_times
+from batucada.runtime.native import give_back_free_memory
 from batucada.runtime.results import as_kept, given, given_dtype
+
+if TYPE_CHECKING:
+    from batucada.runtime.profile import StageTime
 
 
 def load(path: Path | str, options: Options | None = None) -> Program:
@@ -106,14 +109,8 @@ class Program(Executor):
             raise PefMismatchError(
                 "the PEF was compiled for inference, without an optimizer; training needs one"
             )
-        captured = capture(
-            model, args, kwargs, training=training, loss_indices=self._loss_indices()
-        )
-        if not self._is_of(captured):
-            raise PefMismatchError(
-                self._mode_difference(model, args, kwargs, training)
-                or self._difference(captured.graph)
-            )
+        give_back_free_memory()  # of loading: what is resident most comes now
+        self._check_model(model, args, kwargs, training)
         self._check_optimizers(model, optimizers)
         self._default = {"FWD"} if self.training and not training else None
         self.seed(torch.initial_seed())
@@ -126,10 +123,22 @@ class Program(Executor):
         """How long each stage of a whole step takes, in the order in which they run: the fastest of
         `steps` steps, which change parameters like any others.  Inputs are random if not given.
         """
+        from batucada.runtime.profile import random_inputs, stage_times
+
         inputs = self.manifest.of_role("input")
         given = random_inputs(inputs) if tensors is None else tensors
         self.run([symbol.name for symbol in inputs], given)
         return stage_times(self._native, self.manifest, self._host, self._address, steps)
+
+    def _check_model(self, model: nn.Module, args: Any, kwargs: Any, training: bool) -> None:
+        captured = capture(
+            model, args, kwargs, training=training, loss_indices=self._loss_indices()
+        )
+        if not self._is_of(captured):
+            raise PefMismatchError(
+                self._mode_difference(model, args, kwargs, training)
+                or self._difference(captured.graph)
+            )
 
     def _is_of(self, captured: Captured) -> bool:
         """Whether the PEF was compiled from this graph.

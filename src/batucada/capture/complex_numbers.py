@@ -17,7 +17,7 @@ from batucada.capture import fourier as fourier
 from batucada.capture.aliases import Aliases
 from batucada.capture.complex_rules import RULES, Pair, tensors
 from batucada.capture.leaves import leaves, mapped
-from batucada.capture.operator import Operator, functional_form, without_data
+from batucada.capture.operator import Operator, functional_form, is_complex, without_data
 from batucada.capture.zeros import first_zeros, is_zero
 from batucada.errors import CaptureError
 from batucada.ir.graph import Node
@@ -25,7 +25,6 @@ from batucada.ir.graph import Node
 aten = torch.ops.aten
 Tensor = torch.Tensor
 
-_MADE_OF_REAL = frozenset({"aten._fft_r2c", "aten.complex", "aten.polar", "aten.view_as_complex"})
 _REAL_ONLY = frozenset({"aten.ones", "aten.ones_like", "aten.new_ones", "aten.eye"})
 _PARTWISE = frozenset(
     f"aten.{name}"
@@ -64,12 +63,6 @@ class ComplexNumbers:
         self._aliases = aliases
         self._parts: dict[int, tuple[Tensor, Tensor]] = {}
         self._alive: list[Tensor] = []  # an id stays unique while its tensor lives
-
-    def concern(self, operator: Operator, args: Any, kwargs: dict[str, Any]) -> bool:
-        """Whether the operator takes or makes complex numbers."""
-        if operator.packet in _MADE_OF_REAL:
-            return True
-        return _any_complex(args) or _any_complex(kwargs.values())
 
     def own(self, z: Tensor, node: Node) -> None:
         """`z` is an input of the program, kept as `node`, whose last dimension are the parts."""
@@ -133,7 +126,7 @@ class ComplexNumbers:
         """As the rules take it: zeros are known as such."""
         if isinstance(value, complex):
             return Pair(value.real, value.imag)
-        if not _is_complex(value) or isinstance(value, torch.dtype):
+        if not is_complex(value) or isinstance(value, torch.dtype):
             return value
         re, im = self._parts_of(value)
         if self._is_zero(im):
@@ -294,26 +287,6 @@ _VIEWS: dict[str, Callable[..., Any]] = {
     "aten.view_as_complex": ComplexNumbers._view_as_complex,
     "aten._conj": ComplexNumbers._conj,
 }
-
-
-def _is_complex(value: Any) -> bool:
-    if isinstance(value, Tensor):
-        return value.is_complex()
-    return isinstance(value, complex) or (isinstance(value, torch.dtype) and value.is_complex)
-
-
-def _any_complex(values: Iterable[Any]) -> bool:
-    """Every operator of a model is asked."""
-    for value in values:
-        if isinstance(value, Tensor):
-            if value.is_complex():
-                return True
-        elif isinstance(value, list | tuple):
-            if _any_complex(value):
-                return True
-        elif isinstance(value, complex | torch.dtype) and _is_complex(value):
-            return True
-    return False
 
 
 def _real_dtype(dtype: torch.dtype) -> torch.dtype:

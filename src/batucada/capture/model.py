@@ -167,7 +167,9 @@ class _Session:
             self._buffer_updates()  # what a checkpoint computes again may change buffers again
             self.outputs += gradients
         recorder.findings.raise_refused()
-        return self.captured(results)
+        captured = self.captured(results)
+        recorder.let_go()
+        return captured
 
     @contextlib.contextmanager
     def model_without_data(self) -> Iterator[None]:

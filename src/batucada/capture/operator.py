@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,11 @@ from batucada.ops import ATEN
 from batucada.ops.base import Translation
 
 _ALSO_CHANGED = {"aten.native_batch_norm.default": (3, 4)}
+
+
+_COMPLEX_OF_REAL = frozenset(
+    {"aten._fft_r2c", "aten.complex", "aten.polar", "aten.view_as_complex"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +68,33 @@ def functional_form(operator: Operator) -> Any:
     if packet is None or overload not in packet.overloads():
         return None
     return getattr(packet, overload)
+
+
+def concerns_complex(operator: Operator, args: Any, kwargs: dict[str, Any]) -> bool:
+    """Whether it takes or makes complex numbers."""
+    if operator.packet in _COMPLEX_OF_REAL:
+        return True
+    return _any_complex(args) or _any_complex(kwargs.values())
+
+
+def _any_complex(values: Iterable[Any]) -> bool:
+    """Every operator of a model is asked."""
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            if value.is_complex():
+                return True
+        elif isinstance(value, list | tuple):
+            if _any_complex(value):
+                return True
+        elif isinstance(value, complex | torch.dtype) and is_complex(value):
+            return True
+    return False
+
+
+def is_complex(value: Any) -> bool:
+    if isinstance(value, torch.Tensor):
+        return value.is_complex()
+    return isinstance(value, complex) or (isinstance(value, torch.dtype) and value.is_complex)
 
 
 def without_data(value: Any) -> Any:

@@ -21,11 +21,12 @@ Rate = Callable[[float], torch.Tensor]
 @contextmanager
 def run_time_rates(rate: Rate) -> Iterator[None]:
     """Operators on tensors without data, called from Python or C++, ask `rate` for their rates."""
+    asked = [rate]  # empty in the end: PyTorch keeps the functions, and they would keep the capture
     forms = {
         "dropout": _dropout,
         "feature_dropout": _feature_dropout,
-        "alpha_dropout": lambda x, p, train: _alpha(x, x.shape, p, train, rate),
-        "feature_alpha_dropout": lambda x, p, train: _alpha(x, _features(x), p, train, rate),
+        "alpha_dropout": lambda x, p, train: _alpha(x, x.shape, p, train, asked[0]),
+        "feature_alpha_dropout": lambda x, p, train: _alpha(x, _features(x), p, train, asked[0]),
         "rrelu": _rrelu,
     }
     library = torch.library.Library("aten", "IMPL")
@@ -36,6 +37,7 @@ def run_time_rates(rate: Rate) -> Iterator[None]:
         yield
     finally:
         library._destroy()
+        asked.clear()
 
 
 def _in_place(form: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:

@@ -7,8 +7,9 @@ all of it at once.
 
 from __future__ import annotations
 
+import functools
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch._decomp import decomposition_table
@@ -16,7 +17,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from batucada.capture.aliases import Aliases, SharedElementsError
 from batucada.capture.clock import Clock
-from batucada.capture.complex_numbers import ComplexNumbers
 from batucada.capture.dtypes import dtype_of, torch_dtype
 from batucada.capture.findings import Findings
 from batucada.capture.folding import MASKS, folded, positions, value_of
@@ -24,7 +24,13 @@ from batucada.capture.guards import value_that_passes
 from batucada.capture.hosting import WHERE_TENSORS_ARE, can_run_on_host, host_nodes
 from batucada.capture.leaves import leaves, mapped
 from batucada.capture.naming import OutputNames
-from batucada.capture.operator import Operator, functional_form, operator_of, without_data
+from batucada.capture.operator import (
+    Operator,
+    concerns_complex,
+    functional_form,
+    operator_of,
+    without_data,
+)
 from batucada.capture.places import frames_here, user_line
 from batucada.errors import CaptureError
 from batucada.ir.graph import Node, Section, input_node
@@ -33,6 +39,9 @@ from batucada.ops import TypeRuleError, origin
 from batucada.ops.create import full
 from batucada.ops.elementwise import cast
 from batucada.ops.random import Generator
+
+if TYPE_CHECKING:
+    from batucada.capture.complex_numbers import ComplexNumbers
 
 _PRODUCTS = frozenset(
     {"aten.mm", "aten.addmm", "aten.bmm", "aten.baddbmm", "aten.convolution", "aten.mv"}
@@ -61,12 +70,24 @@ class Recorder(TorchDispatchMode):
         self.constants: dict[int, tuple[Node, torch.Tensor]] = {}
         self.names = OutputNames()
         self._aliases = Aliases(self._again, self._standing_for)
-        self._complex = ComplexNumbers(self._again, self._standing_for, self.node_of, self._aliases)
         self._changed: dict[int, str] = {}  # owner of memory -> where it was last changed
         self._forward_lines: dict[int, str] = {}  # autograd sequence number -> user's line
         self.findings = Findings()
         self.clock = Clock()
         self.generator = Generator(lambda: self.names.module)
+
+    @functools.cached_property
+    def _complex(self) -> ComplexNumbers:
+        from batucada.capture.complex_numbers import ComplexNumbers  # few models have any
+
+        return ComplexNumbers(self._again, self._standing_for, self.node_of, self._aliases)
+
+    def let_go(self) -> None:
+        """At the end: what refers to this object would keep the capture until the next collection
+        of cycles.
+        """
+        del self._aliases, self.generator
+        vars(self).pop("_complex", None)
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -195,7 +216,7 @@ class Recorder(TorchDispatchMode):
 
     def _dispatch(self, operator: Operator, args: Any, kwargs: dict[str, Any], where: str) -> Any:
         func = operator.func
-        if self._complex.concern(operator, args, kwargs):
+        if concerns_complex(operator, args, kwargs):
             return self._dispatch_complex(operator, args, kwargs, where)
         if func is torch.ops.aten.as_strided.default and args[0].device.type == "meta":
             self.node_of(args[0])

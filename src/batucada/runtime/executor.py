@@ -6,20 +6,22 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 
 from batucada.errors import InputError, OptionError, PefError
 from batucada.ir.graph import identifier
 from batucada.pef import Pef
-from batucada.runtime.group import world_size
 from batucada.runtime.host import HostStage
 from batucada.runtime.inputs import check_names, fitted, range_error, tracked
 from batucada.runtime.native import NativeModule, ThreadPool
-from batucada.runtime.replicas import Replicas, check_same_program, share_values
 from batucada.runtime.results import Result, ResultMemory, torch_dtype
 from batucada.runtime.steps import Batches
 from batucada.runtime.values import Values
+
+if TYPE_CHECKING:
+    from batucada.runtime.replicas import Replicas
 
 SECTION_ORDER = ("FWD", "BCKWD", "REDUCE", "GRADNORM", "OPT")
 _AFTER_REDUCE = {"REDUCE", "GRADNORM", "OPT"}
@@ -234,6 +236,10 @@ class Executor(Values):
         if self._replicas is not None:
             return
         self.require_data_parallel()
+        # Only these programs need what keeps ranks together.
+        from batucada.runtime.group import world_size
+        from batucada.runtime.replicas import Replicas, check_same_program, share_values
+
         if world_size() == 1 or not self.training:
             return
         if self._gradients == "recomputable":

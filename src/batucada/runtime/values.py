@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 
 from batucada.errors import InputError
 from batucada.pef import Pef, SymbolRecord
 from batucada.runtime.device import Device
-from batucada.runtime.replicas import Replicas
 from batucada.runtime.results import Result, given
+
+if TYPE_CHECKING:
+    from batucada.runtime.replicas import Replicas
 
 
 class Values(Device, ABC):
