@@ -90,7 +90,8 @@ class _Reader:
             return place
         check = self.codes.get(node), node.section == self.stage.section
         args = [(self._place(arg) or self.nodes[arg], arg.type.shape) for arg in node.args]
-        return node.op, node.attrs, node.type, args, check if node.op == "check_index" else None
+        own = {"check_index": check, "mul": node in self.program.shared}.get(node.op)
+        return node.op, node.attrs, node.type, args, own
 
     def _memory(self, node: Node) -> tuple[Node, Index] | None:
         """What in memory a value is, whole or seen through views, as an affine index."""

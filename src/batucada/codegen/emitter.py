@@ -323,14 +323,18 @@ class Emitter:
         return apply_op(node.op, args, node.type.dtype)
 
     def _fused_multiply(self, node: Node) -> tuple[Node, Node, Node, bool] | None:
-        """a * b + c, and c - a * b as -a * b + c, rounded once."""
+        """a * b + c, and c - a * b as -a * b + c, rounded once: not where that would keep a
+        difference of equals from being 0.
+        """
         if node.op not in ("add", "sub") or node.type.dtype not in ("f32", "f64"):
             return None
 
         def product(arg: Node) -> bool:
-            return arg.op == "mul" and not self.in_memory(arg)
+            return arg.op == "mul" and not self.in_memory(arg) and arg not in self.program.shared
 
         x, y = node.args
+        if node.op == "sub" and x.op == y.op == "mul" and set(x.args) & set(y.args):
+            return None
         if product(y):
             return y.args[0], y.args[1], x, node.op == "sub"
         if node.op == "add" and product(x):

@@ -168,7 +168,9 @@ class Program:
     with each update an epilogue of its gradient; empty where that cannot be.  `regrad`
     recomputes gradients that `fused` did not store.  `sweep` joins two stages of a whole step in
     a loop (see `sweep.py`).  `buckets` are what replicas reduce after BCKWD, `followed` the buffers
-    of the model in which they follow the first of them."""
+    of the model in which they follow the first of them.  `shared` are the products of elements that
+    several values are made from: for each of them they are rounded, so that x - mean(x) of equal
+    x is 0."""
 
     graph: Graph
     sections: dict[Section, tuple[Stage, ...]]
@@ -184,6 +186,7 @@ class Program:
     buckets: tuple[Bucket, ...] = ()
     followed: tuple[str, ...] = ()
     slots: tuple[str, ...] = field(default=())  # names of the slots, in order
+    shared: frozenset[Node] = frozenset()
 
 
 def canonical(

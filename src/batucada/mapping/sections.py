@@ -123,7 +123,13 @@ class _Builder:
             buckets=buckets,
             followed=tuple(node.name for node in followed),
             slots=tuple(self.slots),
+            shared=self._shared_products(),
         )
+
+    def _shared_products(self) -> frozenset[Node]:
+        users, outputs = self.graph.users(), {out.node for out in self.graph.outputs}
+        products = (node for node in self.graph.nodes if node.op == "mul")
+        return frozenset(n for n in products if len(users[n]) + (n in outputs) > 1)
 
     def _followed(self) -> list[Node]:
         """The model's buffers that a step changes."""
