@@ -121,6 +121,20 @@ def test_the_update_is_fused_into_the_product_of_its_gradient() -> None:
     assert [root.buffer for stage in program.regrad for root in stage.roots] == ["w__grad"]
 
 
+def test_gradients_that_a_whole_step_does_not_write_lie_behind_all_others() -> None:
+    """Between them they would be in memory with the pages of those."""
+    program = mapped(
+        TRAINING.replace(", lr:", ", b: 'f32[4,4] parameter', lr:")
+        .replace("    v3 =", "    v5 = matmul(x, v1)  # f32[4,4] BCKWD\n    v3 =")
+        .replace("    output(", "    v6 = permute(v5, dims=(1, 0))  # f32[4,4] OPT\n    output(")
+        .replace("    output(", "    v7 = mul(lr, v6)  # f32[4,4] OPT\n    output(")
+        .replace("    output(", "    v8 = sub(b, v7)  # f32[4,4] OPT\n    output(")
+        + "    gradient('b', v5)\n    update('b', v8)\n"
+    )
+    assert [root.buffer for stage in program.regrad for root in stage.roots] == ["w__grad"]
+    assert program.buffers["b__grad"].offset < program.buffers["w__grad"].offset
+
+
 def test_a_gradient_that_needs_the_old_weight_is_not_fused_with_its_update() -> None:
     """It could not be computed again afterwards."""
     program = mapped(

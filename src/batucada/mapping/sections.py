@@ -97,8 +97,8 @@ class _Builder:
                 stage_of[group] = self._stage(group, f"s{count}")
                 count += 1
             stages[section] = tuple(stage_of[g] for g in groups)
-        buckets = self._lay_out_gradients(stages["BCKWD"], reduced, bucket_bytes)
         fused = fuse_updates(stages, self.outputs, self._stage_reads)
+        buckets = self._lay_out_gradients(stages["BCKWD"], fused, reduced, bucket_bytes)
         if not stages["GRADNORM"]:
             ordered = in_order_of_buckets(stages["OPT"], buckets, self._stage_reads)
             stages["OPT"], buckets = ordered
@@ -137,14 +137,22 @@ class _Builder:
         return [node for node in self.graph.by_role("buffer") if node.name in changed]
 
     def _lay_out_gradients(
-        self, backward: tuple[Stage, ...], reduced: frozenset[str], bucket_bytes: int
+        self,
+        backward: tuple[Stage, ...],
+        fused: Fused,
+        reduced: frozenset[str],
+        bucket_bytes: int,
     ) -> tuple[Bucket, ...]:
-        """Those of a bucket one behind another, then those that are not reduced."""
+        """Those of a bucket one behind another, then those that are not reduced, at last those that
+        a whole step does not write: their pages are never touched then.
+        """
         known = [f"{o.name}__grad" for o in self.claims.values() if o.role == "gradient"]
         names = [name for name in self.buffers if name in set(known)]  # as the stages write them
         wanted = [name for name in names if name.removesuffix("__grad") in reduced]
         buckets = find_buckets(backward, wanted, self.buffers, self._stage_reads, bucket_bytes)
         ordered = [name for bucket in buckets for name in bucket.buffers]
+        written = {root.buffer for stage in fused.stages for root in stage.roots}
+        names.sort(key=lambda name: name not in written)
         for name in dict.fromkeys([*ordered, *names]):
             self._memory_buffer(name, self.buffers[name].type)
         return buckets
