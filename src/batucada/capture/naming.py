@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -67,7 +68,7 @@ class OutputNames:
         before = {id(a) for a in leaves(given)}
         for index, tensor in enumerate(leaves(out)):
             if id(tensor) not in before:
-                self._of[id(tensor)] = f"{self.module}{op}__outputs__{index}"
+                self._of[id(tensor)] = sys.intern(f"{self.module}{op}__outputs__{index}")
 
     @contextmanager
     def follow(self, model: nn.Module) -> Iterator[None]:

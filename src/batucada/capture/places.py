@@ -23,7 +23,7 @@ def user_line(frames: Iterable[tuple[str, int]]) -> str:
     """`file:line` of the first frame that is neither PyTorch's, Python's nor ours."""
     for filename, line in frames:
         if not _is_of_library(filename):
-            return f"{_shown(filename, os.getcwd())}:{line}"
+            return sys.intern(f"{_shown(filename, os.getcwd())}:{line}")
     return "?"
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.json"
 ZIP_MAGIC = b"PK\x03\x04"
-_CHUNK_BYTES = 1 << 18
+_CHUNK_BYTES = 1 << 16
 _LOCAL_HEADER_BYTES = 30
 _LENGTHS_AT = 26
 """In a local header: two bytes each for the lengths of the name and of what follows it."""
