@@ -14,18 +14,17 @@ from typing import Any
 
 import torch
 from benchmarks.bench import interleaved
-from tests.models.row import Batch, Row
+from tests.models.eager import eager_step
+from tests.models.row import Row
 from tests.models.training import (
     Distance,
     compiled,
     distance,
-    first,
     loaded,
     named,
     train_eagerly,
     train_here,
 )
-from torch import Tensor, nn
 
 import batucada as bt
 
@@ -38,14 +37,8 @@ Step = Callable[[], Any]
 
 
 def measured(part: str, row: Row, pef: Path) -> Figures:
-    """The figures of a part.  `training` leaves the PEF in float32 at `pef`, `memory` needs it."""
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-1:])
-    torch.set_num_threads(1)
-    parts = {
-        "training": _training, "checked": _checked, "memory": _memory,
-        "eager-memory": _eager_memory, "speed": _speed,
-    }  # fmt: skip
-    return parts[part](row, pef)
+    """The figures of a part.  `training` leaves the PEF in float32 at `pef`."""
+    return {"training": _training, "checked": _checked, "speed": _speed}[part](row, pef)
 
 
 def _training(row: Row, pef: Path) -> Figures:
@@ -94,34 +87,6 @@ def _checked(row: Row, pef: Path) -> Figures:
     return {"steps": len(train_here(single, program).losses)}
 
 
-def _memory(row: Row, pef: Path) -> Figures:
-    """The most that a process has resident which loads a PEF, trains and takes the weights back."""
-    row = replace(row, double=False)
-    model, batches = row.model(), row.batches(10)
-    program = bt.load(pef)
-    program.attach(model, named(batches[0]), optimizers=[row.optimizer(model)])
-    for batch in batches:
-        program.run(list(batch), list(batch.values()))[0].tensor().item()
-    program.to_host(model)
-    return {"peak_bytes": _peak_bytes()}
-
-
-def _eager_memory(row: Row, pef: Path) -> Figures:
-    row = replace(row, double=False)
-    step = _eager_step(row, lambda model: model)
-    for batch in row.batches(10):
-        step(batch).item()
-    return {"peak_bytes": _peak_bytes()}
-
-
-def _peak_bytes() -> int:
-    """The most that this process had resident; its parent's does not count, as it does in
-    getrusage.
-    """
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
-
-
 def _speed(row: Row, pef: Path) -> Figures:
     row = replace(row, double=False)
     model, (batch,) = row.model(), row.batches(1)
@@ -131,7 +96,7 @@ def _speed(row: Row, pef: Path) -> Figures:
     compile_seconds = _processor_seconds() - start
     program = loaded(row, timed)
     names, tensors = list(batch), list(batch.values())
-    eager, peer = _eager_step(row, lambda model: model), _eager_step(row, torch.compile)
+    eager, peer = eager_step(row), eager_step(row, torch.compile)
     turns = {
         "here": _repeated(lambda: program.run(names, tensors)),
         "eager": _repeated(lambda: eager(batch)),
@@ -154,20 +119,6 @@ def _processor_seconds() -> float:
     """Of this process and of the C++ compilers that it has run: all of the time, on one core."""
     taken = os.times()
     return taken.user + taken.system + taken.children_user + taken.children_system
-
-
-def _eager_step(row: Row, wrap: Callable[[nn.Module], Any]) -> Callable[[Batch], Tensor]:
-    model = row.model()
-    optimizer, call = row.optimizer(model), wrap(model)
-
-    def step(batch: Batch) -> Tensor:
-        optimizer.zero_grad()
-        loss = first(call(*batch.values()))
-        loss.backward()
-        optimizer.step()
-        return loss
-
-    return step
 
 
 def _repeated(step: Step) -> Callable[[int], object]:

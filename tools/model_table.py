@@ -42,15 +42,29 @@ Record = dict[str, Any]
 def main() -> None:
     arguments = _arguments()
     if arguments.one:
-        from tools.model_measurements import measured  # a row's libraries are imported there
-
-        print(json.dumps(measured(arguments.one, _rows(arguments.rows)[0], Path(arguments.pef))))
+        print(json.dumps(_one(arguments.one, _rows(arguments.rows)[0], Path(arguments.pef))))
         return
     for row in [] if arguments.page else _rows(arguments.rows):
         missing = [part for part in arguments.parts if arguments.anew or part not in _known(row)]
         _measure(row, missing)
     known = {row.name: _known(row) for row in ROWS}
     PAGE.write_text(page([(row, known[row.name]) for row in ROWS]))
+
+
+def _one(part: str, row: Row, pef: Path) -> Record:
+    """The figures of a part, measured in this process; `training` leaves its PEF at `pef`, `memory`
+    needs it."""
+    import torch
+
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-1:])
+    torch.set_num_threads(1)
+    if part in ("memory", "eager-memory"):
+        from tools.model_memory import peak_here, peak_in_eager
+
+        return {"peak_bytes": peak_here(row, pef) if part == "memory" else peak_in_eager(row)}
+    from tools.model_measurements import measured
+
+    return measured(part, row, pef)
 
 
 def _arguments() -> argparse.Namespace:
@@ -120,6 +134,7 @@ def _in_a_process(row: Row, part: str, pef: Path) -> Record:
         "--pef", str(pef),
     ]  # fmt: skip
     environment = {**os.environ, **ONE_CORE}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # a process that trains compiles no source
     try:
         done = subprocess.run(
             command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=PART_SECONDS

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import batucada as bt
 
+from .eager import first
 from .row import Batch, Row
 
 STEPS = 10
@@ -38,10 +39,6 @@ class Distance:
 
 def named(batch: Batch) -> tuple[bt.NamedTensor, ...]:
     return tuple(bt.NamedTensor(name, tensor) for name, tensor in batch.items())
-
-
-def first(outputs: Tensor | tuple[Tensor, ...]) -> Tensor:
-    return outputs if isinstance(outputs, Tensor) else outputs[0]
 
 
 def compiled(row: Row, path: Path, options: bt.Options | None = None) -> bt.Program:
