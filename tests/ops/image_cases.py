@@ -70,8 +70,8 @@ def small_images() -> list[Case]:
             for o in several
         ),
         conv("five taps", nn.Conv2d(16, 16, 5, padding=2), 2, 16, 4, 5),
-        conv("blocks of channels", nn.Conv2d(300, 64, 3, padding=1), 2, 300, 2, 2),
-        conv("blocks of images", nn.Conv2d(64, 16, 3, padding=1), 75, 64, 6, 7),
+        conv("blocks of channels", nn.Conv2d(302, 64, 3, padding=1), 2, 302, 2, 2),
+        conv("blocks of images", nn.Conv2d(130, 16, 3, padding=1), 75, 130, 6, 7),
         conv("1-d", nn.Conv1d(20, 16, 4, padding=2, stride=2), 5, 20, 5),
         conv("1-d, even", nn.Conv1d(16, 70, 4, padding=3), 6, 16, 3),
         conv("3-d", nn.Conv3d(16, 17, 3, padding=1), 3, 16, 2, 3, 2),

@@ -54,20 +54,20 @@ def test_one_tap_with_a_step_copies_no_weight(extent: int) -> None:
 
 
 def _paddings(images: int, extent: int, channels: int = 32) -> list[str]:
-    """How the products of a padded convolution and of its adjoint have their padding."""
+    """How the products of a padded convolution and of its gradients have their padding."""
     x, w = _input("x", images, channels, extent, extent), _input("w", 32, channels, 3, 3)
     geometry = ((1, 1), (1, 1), (1, 1), False, (0, 0), 1)
     out = ATEN["aten.convolution.default"](x, w, None, *geometry)
-    grad_x, _, _ = ATEN["aten.convolution_backward.default"](
-        _input("grad", *out.type.shape), x, w, None, *geometry, (True, False, False)
+    grad_x, grad_w, _ = ATEN["aten.convolution_backward.default"](
+        _input("grad", *out.type.shape), x, w, None, *geometry, (True, True, False)
     )
-    return [n.op for end in (out, grad_x) for n in _below(end) if n.op in ("pad", "border")]
+    return [n.op for end in (out, grad_x, grad_w) for n in _below(end) if n.op in ("pad", "border")]
 
 
 def test_products_leave_out_the_padding_of_small_images() -> None:
-    assert _paddings(8, 2) == _paddings(2, 8) == ["border", "border"]
+    assert _paddings(8, 2) == _paddings(2, 8) == ["border"] * 3
 
 
 def test_padding_lies_in_memory_where_little_of_the_products_meets_it() -> None:
     """Or where there is one image, or where channels are few."""
-    assert _paddings(8, 16) == _paddings(1, 2) == _paddings(8, 2, channels=3) == ["pad", "pad"]
+    assert _paddings(8, 16) == _paddings(1, 2) == _paddings(8, 2, channels=3) == ["pad"] * 3

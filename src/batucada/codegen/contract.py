@@ -47,8 +47,10 @@ class Contract:
         assert isinstance(depth, int)
         over = right[len(right) - 1 - depth : -1]
         self.before, self.over = over[: self.tile.cut], over[self.tile.cut :]
+        self.from_zero = bool(self.tile.cut)  # all sums begin and end in passes of their own
         self.around: Position = ()  # where the loops over `before` are
         self.k = self.over[0]  # what is cut in blocks
+        self.spans = [(Index(), extent) for extent in self.over]  # what of each dimension is taken
         self.outer: tuple[Index, ...] = ()
 
     # ---- the loops around a tile
@@ -88,7 +90,7 @@ class Contract:
         blocks = [(True, count == 1, 0, size, rest if count == 1 else size)]
         if count > 1:
             blocks += [(False, False, size, behind, size), (False, True, behind, self.k, rest)]
-        if self.tile.cut:
+        if self.from_zero:
             whole = self.k - self.k % size
             blocks = [(False, False, 0, whole, size), (False, False, whole, self.k, rest)]
         for first, last, start, stop, width in blocks:
@@ -288,7 +290,8 @@ class _Tile:
     def write(self, k0: Index, size: int, first: bool, last: bool) -> None:
         sums = len(self.rows) * len(self.widths)
         independent = max(1, min(-(-_IN_FLIGHT // sums), _SUMS // sums))
-        copies = min(independent, max(1, size * math.prod(self.contract.over[1:])))
+        steps = size * math.prod(extent for _, extent in self.contract.spans[1:])
+        copies = min(independent, max(1, steps))
         self.sets = [self._start(first, c) for c in range(copies)]
         if first:
             self.contract.ask_ahead(self.rows)
@@ -319,14 +322,14 @@ class _Tile:
 
     def _sum_over(self, k0: Index, size: int) -> None:
         """The last dimension of K innermost and unrolled; those before it are loops."""
-        over = self.contract.over
-        if len(over) == 1:
+        spans = self.contract.spans
+        if len(spans) == 1:
             return self._along_last((), k0, size)
         with ExitStack() as loops:
             at = [k0 + loops.enter_context(self.emitter.loop("k1", 0, size))]
-            for number, extent in enumerate(over[1:-1], 2):
-                at.append(loops.enter_context(self.emitter.loop(f"k{number}", 0, extent)))
-            self._along_last(tuple(at), Index(), over[-1])
+            for number, (start, extent) in enumerate(spans[1:-1], 2):
+                at.append(start + loops.enter_context(self.emitter.loop(f"k{number}", 0, extent)))
+            self._along_last(tuple(at), *spans[-1])
         return None
 
     def _along_last(self, at: Position, k0: Index, size: int) -> None:

@@ -15,7 +15,7 @@ from batucada.codegen.nest import LANES
 from batucada.ir.access import Position
 from batucada.ir.loops import Apply, Index, Literal
 
-_Span = tuple[Index, int]  # the first of some rows or columns, and how many
+Span = tuple[Index, int]  # the first along a dimension, and how many
 
 
 class Cut(Contract):
@@ -67,7 +67,7 @@ class Cut(Contract):
             yield
 
     def every_sum(
-        self, shared: Position, rows: _Span, columns: _Span, act: Callable[[Position, int], None]
+        self, shared: Position, rows: Span, columns: Span, act: Callable[[Position, int], None]
     ) -> None:
         """`act` on every vector of sums of a block of rows and columns: its place and lanes."""
         with self._over_outer_rows(shared), self.emitter.loop("m1", 0, rows[1]) as m:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from batucada.codegen.attention import Forward
 from batucada.codegen.attention_backward import Backward
-from batucada.codegen.border import Places
+from batucada.codegen.border import Places, Taps
 from batucada.codegen.boxes import Boxes
 from batucada.codegen.contract import Contract
 from batucada.codegen.ctc import Ctc
@@ -24,7 +24,7 @@ from batucada.ir.graph import Node
 from batucada.ir.loops import For, Kernel
 from batucada.mapping import Program, Stage
 from batucada.mapping.program import Tile
-from batucada.ops.border import border_of
+from batucada.ops.border import border_of, sums_over_images
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +91,17 @@ def _packed(program: Program, stage: Stage, tile: Tile, codes: Mapping[Node, int
     for name, start, stop in ((stage.name, 0, whole), (f"{stage.name}_rest", whole, every)):
         if start < stop:
             emitter = Emitter(program, stage, codes)
-            writer = Places(emitter) if border_of(stage.contract.args[0]) else Packed(emitter)
-            writer.write_columns(start, stop, stage.parallel and stop - start > 1)
+            _writer_of(stage.contract)(emitter).write_columns(
+                start, stop, stage.parallel and stop - start > 1
+            )
             found.append(_lowered(emitter, name))
     return found
+
+
+def _writer_of(product: Node) -> type[Packed]:
+    if border_of(product.args[0]) is None:
+        return Packed
+    return Taps if sums_over_images(product) else Places
 
 
 def _streamed(program: Program, stage: Stage, codes: Mapping[Node, int]) -> list[Lowered]:

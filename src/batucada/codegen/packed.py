@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from batucada.codegen.contract import Loop
-from batucada.codegen.cut import Cut
+from batucada.codegen.cut import Cut, Span
 from batucada.codegen.emitter import LANE, Emitter
 from batucada.codegen.nest import LANES
 from batucada.ir.access import Position, below_views, flat, memory_index
@@ -35,6 +35,7 @@ class Packed(Cut):
         for extent in self.over[1:]:
             self.rest *= extent
         self.depth = self.tile.k_block * self.rest  # steps of k in a block
+        self.every = self.spans  # all steps: what is copied of the right operand
         self.block = Index()  # the number of the block of columns
         self.columns = Index()  # ... and its first column
         self.k0 = Index()
@@ -51,7 +52,7 @@ class Packed(Cut):
 
     def _columns(self, block: Index, count: int) -> None:
         self.block, self.columns = block, block * self.tile.n_block
-        if not self.before:
+        if not self.from_zero:
             return self._blocks_of_k(count)
         self.every_sum((), (Index(), self.m), (self.columns, count), self.clear)
         with self.loops_before():
@@ -166,7 +167,7 @@ class Packed(Cut):
             if self._lies_turned():
                 self._copy_turned(panels, size, widths)
                 continue
-            with self._steps(size) as k, panels as panel:
+            with self._steps(size, self.every) as k, panels as panel:
                 self._copy_step(k, panel, 0, widths)
 
     def _lies_turned(self) -> bool:
@@ -182,16 +183,16 @@ class Packed(Cut):
         """
         with panels as panel:
             for number, lanes in enumerate(widths):
-                with self._steps(size) as k:
+                with self._steps(size, self.every) as k:
                     self._copy_step(k, panel, sum(widths[:number]), [lanes])
 
     @contextmanager
-    def _steps(self, size: int) -> Iterator[Position]:
-        """Loops over the steps of a block of K."""
+    def _steps(self, size: int, spans: list[Span]) -> Iterator[Position]:
+        """Loops over the steps of a block of K: over these of its dimensions behind the first."""
         with ExitStack() as loops:
             k = [self.k0 + loops.enter_context(self.emitter.loop("q0", 0, size))]
-            for i, extent in enumerate(self.over[1:], 1):
-                k.append(loops.enter_context(self.emitter.loop(f"q{i}", 0, extent)))
+            for i, (start, extent) in enumerate(spans[1:], 1):
+                k.append(start + loops.enter_context(self.emitter.loop(f"q{i}", 0, extent)))
             yield tuple(k)
 
     def _copy_step(self, k: Position, panel: Index, start: int, widths: list[int]) -> None:
@@ -212,7 +213,8 @@ class Packed(Cut):
         for start, stop, count in ((0, whole, rows), (whole, height, height - whole)):
             if start == stop:
                 continue
-            with self._steps(size) as k, self.emitter.loop("t", start, stop, count) as tile:
+            tiles = self.emitter.loop("t", start, stop, count)
+            with self._steps(size, self.spans) as k, tiles as tile:
                 self._copy_tile(row, tile, count, k)
 
     def _copy_tile(self, row: Index, tile: Index, count: int, k: Position) -> None:

@@ -9,7 +9,7 @@ from batucada.ir.graph import Node
 from batucada.ir.loops import Index
 from batucada.mapping.program import Tile
 from batucada.ops import OPS
-from batucada.ops.border import border_of
+from batucada.ops.border import border_of, sums_over_images
 
 LANES = 8
 _SUMS = (
@@ -22,6 +22,7 @@ _WIDE_PANELS_BYTES = 512 * 1024  # ... where the right operand is much larger th
 _FAR_BYTES = 512  # neighbours along K of the left operand that are so far apart are copied, too
 _PACKED_K = 256  # steps of k in a block of panels, about
 PANEL = 16  # columns of a panel that is stored
+_SUMMED_K = 512  # ... where they are summed over small images
 _STORED_K = 1024  # ... where they are stored: the second-level cache is near enough
 _LONG = 512  # steps of K behind its first dimension from which on it is cut further behind
 _STEPS = 128  # steps of K in a block then, about
@@ -267,6 +268,8 @@ def _border_tile(product: Node, stored: bool) -> Tile:
     """Rows are images, `m_block` of them at a time.  Taps are loops around all else, so sums pass
     through the scratch: of as many columns as stay in the second-level cache, copied or stored.
     """
+    if sums_over_images(product):
+        return _taps_tile(product)
     (*_, channels, n), places = product.args[1].type.shape, math.prod(product.type.shape[1:-1])
     images = _block_of_images(product.type.shape[0], 4 * places * (channels + PANEL))
     rows = -(-images // -(-images // 6))
@@ -282,6 +285,24 @@ def _border_tile(product: Node, stored: bool) -> Tile:
     return Tile(
         "packed", rows, vectors, k_block, images, -(-channels // k_block), 1, n_block, False,
         cut, stored, n_copied,
+    )  # fmt: skip
+
+
+def _taps_tile(product: Node) -> Tile:
+    """Of a gradient that sums over images: few blocks of K and of rows, for each is written once
+    for every run of taps.
+    """
+    (images, *places, n), m = product.args[1].type.shape, product.type.shape[-2]
+    k_block = _even_part(images, math.prod(places), _SUMMED_K)
+    rows, width, depth = min(6, m), 2 * LANES, k_block * math.prod(places)
+    pack_left = 4 * m >= _FAR_BYTES
+    every = -(-m // rows) * rows
+    m_block = every if 4 * m * depth <= _L2_BYTES else _block_of_rows(product, rows, pack_left)
+    blocks = -(-n // max(width, _WIDE_PANELS_BYTES // (4 * depth) // width * width))
+    n_block = _block_of_columns(n, blocks + blocks % 2, width)
+    return Tile(
+        "packed", rows, 2, k_block, m_block, -(-images // k_block), 1, n_block, pack_left,
+        n_copied=-(-n_block // width) * width,
     )  # fmt: skip
 
 

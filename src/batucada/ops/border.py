@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from batucada.ir.access import VIEWS, through_view
+from batucada.ir.access import VIEWS, Position, through_view
 from batucada.ir.graph import Node
 from batucada.ir.loops import Index
 from batucada.ir.types import Shape, Type
@@ -31,7 +31,8 @@ def _border_ref(x: np.ndarray, low: Shape, high: Shape) -> np.ndarray:
 
 define(Op("border", "view", _border, _border_ref))
 """Zeros around `x`.  It is read by products alone, as windows on the left, [images, *places, *taps,
-channels]: their kernels leave out the terms that would read the zeros.
+channels] or [*taps, channels, images, *places]: their kernels leave out the terms that would read
+the zeros.
 """
 
 
@@ -64,36 +65,42 @@ def border_of(operand: Node) -> Node | None:
     return None
 
 
+def sums_over_images(product: Node) -> bool:
+    """It is the gradient of a weight: images and places are what it sums over, taps its rows."""
+    _, (images, *_) = _at_border(product.args[0])
+    return images != Index.of("d0")
+
+
 def runs_of(product: Node) -> list[list[Run]]:
     """Of each dimension of the windows."""
-    left = product.args[0]
-    taps = product.integer("k") - 1
-    border, at = left, tuple(Index.of(f"d{i}") for i in range(len(left.type.shape)))
-    while border.op != "border":
-        below = through_view(border, at)
-        assert below is not None
-        border, at = border.args[0], below
+    left, turned = product.args[0], sums_over_images(product)
+    border, at = _at_border(left)
     space, low = border.args[0].type.shape[1:-1], border.integers("low")[1:-1]
-    found = []
-    for i, (index, extent, before) in enumerate(zip(at[1:-1], space, low, strict=True), 1):
+    rank, found = len(space), []
+    for i, (index, extent, before) in enumerate(zip(at[1:-1], space, low, strict=True)):
+        place, tap = (rank + 2 + i, i) if turned else (1 + i, 1 + rank + i)
         factors = dict(index.terms)
-        step, apart = factors.get(f"d{i}", 1), factors.get(f"d{i + taps}", 0)  # none of one place
-        first, count = index.offset - before, left.type.shape[i]
-        found.append(
-            _runs(
-                [
-                    meeting(first + apart * j, step, count, extent)
-                    for j in range(left.type.shape[i + taps])
-                ]
-            )
-        )
+        step, apart = factors.get(f"d{place}", 1), factors.get(f"d{tap}", 0)  # none of one place
+        first, count = index.offset - before, left.type.shape[place]
+        taps = range(left.type.shape[tap])
+        found.append(_runs([meeting(first + apart * j, step, count, extent) for j in taps]))
     return found
+
+
+def _at_border(left: Node) -> tuple[Node, Position]:
+    """The border below the views of a left operand, and where the element at d0, d1, ... lies."""
+    at = tuple(Index.of(f"d{i}") for i in range(len(left.type.shape)))
+    while left.op != "border":
+        below = through_view(left, at)
+        assert below is not None
+        left, at = left.args[0], below
+    return left, at
 
 
 def _runs(met: list[range]) -> list[Run]:
     """Taps of equally many places, those at equal distances together."""
     runs: list[Run] = []
-    for size in sorted({len(places) for places in met if places}):
+    for size in sorted({len(places) for places in met}):
         alike = [j for j, places in enumerate(met) if len(places) == size]
         while alike:
             found = _evenly(alike, [met[j].start for j in alike])

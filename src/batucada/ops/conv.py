@@ -99,14 +99,16 @@ def _padded(x: Node, w: Type, g: Geometry) -> Node:
 
 def _is_spared(x: Type, w: Type, g: Geometry) -> bool:
     """Images are small, so that much of the products meets padding, and there is enough of them and
-    of channels for products of one tap at one place.
+    of channels for products of one tap at one place; each tap has some.
     """
     enough = x.shape[0] >= _IMAGES and min(w.shape[-2:]) >= _CHANNELS
     if not enough or g.groups > 1 or x.dtype != "f32":
         return False
-    space = list(enumerate(x.shape[1:-1]))
-    met = math.prod(sum(map(len, _meetings(g, d, extent))) for d, extent in space)
-    return met <= (1 - _SPARED) * math.prod(g.kernel[d] * g.places(d, e) for d, e in space)
+    met = [_meetings(g, d, extent) for d, extent in enumerate(x.shape[1:-1])]
+    if not all(map(all, met)):
+        return False
+    every = math.prod(len(taps) * g.places(d, x.shape[d + 1]) for d, taps in enumerate(met))
+    return math.prod(sum(map(len, taps)) for taps in met) <= (1 - _SPARED) * every
 
 
 def _windows(x: Node, g: Geometry) -> Node:
@@ -195,7 +197,7 @@ def _among_all(found: Node, taps: Sequence[range], g: Geometry) -> Node:
 
 def _weight_gradient(x: Node, grad: Node, g: Geometry) -> Node:
     """x and grad channels-last -> [*kernel, C, O]"""
-    x = pad(x, (0, *g.padding, 0), (0, *g.behind, 0))
+    x = _padded(x, Type(x.type.dtype, (*g.kernel, x.type.shape[-1], grad.type.shape[-1])), g)
     reach = [
         (n - 1) * s + d * (k - 1) + 1
         for n, s, d, k in zip(grad.type.shape[1:-1], g.stride, g.dilation, g.kernel, strict=True)
