@@ -155,7 +155,7 @@ def _alike(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> bool:
     )
 
 
-@settings(max_examples=1500)
+@settings(max_examples=30)
 @given(programs())
 def test_as_eager(case: tuple[Program, tuple[Tensor, ...]]) -> None:
     model, inputs = case

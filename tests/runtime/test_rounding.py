@@ -30,12 +30,13 @@ class Scaled(nn.Module):
     "function",
     [
         lambda y: y.std(1, correction=0, keepdim=True),
+        lambda y: y.expand(5, 3).std(1, keepdim=True),
         lambda y: torch.linalg.vector_norm(y - y.mean(1, keepdim=True), dim=1, keepdim=True),
         lambda y: torch.where(y - y.amax(1, keepdim=True) == 0, y, y * 7),
         lambda y: (y - y.detach()).sign() + y,
         lambda y: nn.functional.pairwise_distance(y * 1.3, y * 1.3, eps=0.0)[:, None],
     ],
-    ids=["std", "norm", "where", "straight through", "distance"],
+    ids=["std", "std of three", "norm", "where", "straight through", "distance"],
 )
 def test_differences_of_equals_are_zero(
     function: Callable[[torch.Tensor], torch.Tensor], tmp_path: Path

@@ -14,7 +14,7 @@ from batucada.ir.types import DType, Shape, Type
 from batucada.ops.base import Op, TypeRuleError, define, make, normal_dims, translates
 from batucada.ops.create import scalar
 from batucada.ops.elementwise import cast, in_single, widen
-from batucada.ops.view import reshape
+from batucada.ops.view import aten_slice, reshape
 
 
 def _infer(x: Type, dims: Shape) -> Type:
@@ -173,7 +173,14 @@ def _all(x: Node, dim: int | None = None, keepdim: bool = False) -> Node:
 
 @in_single
 def variance(x: Node, dims: Any, correction: float | None, keepdim: bool = False) -> Node:
-    """sum((x - mean)²) / max(count - correction, 0); `correction` None is 1"""
+    """sum((x - mean)²) / max(count - correction, 0); `correction` None is 1
+
+    Counted from the first element, so that it is 0 where all are equal: the mean of three is not.
+    """
+    first = x
+    for dim in normal_dims(dims, len(x.type.shape)):
+        first = aten_slice(first, dim, 0, 1)
+    x = make("sub", x, first)
     total = reduce("sum", x, dims)
     count = x.type.size // max(total.type.size, 1)
     spread = make("sub", x, make("div", total, scalar(count, x.type.dtype)))
