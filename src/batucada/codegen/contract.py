@@ -59,17 +59,17 @@ class Contract:
         """Batches and outer dimensions of M outside; then blocks of rows, of K, of columns, and
         tiles.
         """
+        outermost = parallel
         with ExitStack() as loops:
             outer: list[Index] = []
             for i, extent in enumerate(self.shape[:-2]):
                 width = self.tile.outer if i == len(self.shape) - 3 else 1
-                outermost = parallel and i == 0
-                outer.append(
-                    loops.enter_context(self.emitter.loop(f"b{i}", 0, extent, width, outermost))
-                )
+                shared = outermost and extent > width  # threads share no loop of one turn
+                loop = self.emitter.loop(f"b{i}", 0, extent, width, shared)
+                outer.append(loops.enter_context(loop))
+                outermost = outermost and not shared
             self.outer = tuple(outer)
-            rows_parallel = parallel and not outer
-            row = loops.enter_context(self.emitter.loop("m0", start, stop, step, rows_parallel))
+            row = loops.enter_context(self.emitter.loop("m0", start, stop, step, outermost))
             self._rows(row, min(step, stop - start))
 
     def _rows(self, row: Index, count: int) -> None:
