@@ -31,23 +31,9 @@ TINY = 1e-38
 """Below float32's smallest normal number nothing has full precision."""
 
 SPECIAL = (
-    0.0,
-    -0.0,
-    0.5,
-    -0.5,
-    1.0,
-    -1.0,
-    2.5,
-    -2.5,
-    10.0,
-    -3.75,
-    1e-30,
-    1e20,
-    -1e20,
-    np.inf,
-    -np.inf,
-    np.nan,
-)
+    0.0, -0.0, 0.5, -0.5, 1.0, -1.0, 2.5, -2.5, 10.0, -3.75, 1e-30, 1e20, -1e20,
+    np.inf, -np.inf, np.nan,
+)  # fmt: skip
 
 COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
 EXACT_BINARY = (

@@ -169,7 +169,7 @@ class Program:
     recomputes gradients that `fused` did not store.  `sweep` joins two stages of a whole step in
     a loop (see `sweep.py`).  `buckets` are what replicas reduce after BCKWD, `followed` the buffers
     of the model in which they follow the first of them.  `shared` are the products of elements that
-    several values are made from: for each of them they are rounded, so that x - mean(x) of equal
+    several values are made from: for each of them they are rounded, so that x - max(x) of equal
     x is 0."""
 
     graph: Graph

@@ -150,7 +150,7 @@ class _Recompute(_Chains):
         return substitute(self.source, new)
 
     def _for(self, node: Node, section: Section, new: dict[Node, Node]) -> Node:
-        chain = self.chain(node) if node.op in OPS else None
+        chain = self.chain(node) if node.op != "input" else None
         if chain:
             return self._made_again(node, section, chain, new)
         if _is_view(node) and node.section == "FWD":
