@@ -19,7 +19,7 @@ from batucada.errors import CaptureError, PefError, PefMismatchError
 from batucada.ir.text import graph_hash, print_graph
 from batucada.pef import Pef, SymbolRecord, read_pef
 from batucada.runtime.executor import Executor, load_native
-from batucada.runtime.native import give_back_free_memory
+from batucada.runtime.resident import forget_source_lines, give_back_free_memory
 from batucada.runtime.results import as_kept, given, given_dtype
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def load(path: Path | str, options: Options | None = None) -> Program:
     inside, with one line on stderr.  PefError when the file is missing, damaged, too new or for
     another architecture.
     """
+    forget_source_lines()
     options = (options or Options()).with_environment()
     pef = read_pef(path)
     return Program(pef, load_native(_object_code(pef)), options.thread_count())

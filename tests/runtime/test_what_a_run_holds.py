@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import linecache
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +51,18 @@ print(*(name for name in {_LEFT_OUT} if name in sys.modules))
         for text in (compiling, running)
     ]
     assert said[1].stdout.split() == []
+
+
+def test_source_lines_that_libraries_read_are_not_kept(tmp_path: Path) -> None:
+    model, x = nn.Linear(3, 2), bt.NamedTensor("x", torch.ones(1, 3))
+    bt.compile(model, (x,), path=tmp_path / "m.pef")
+    in_no_file: tuple[int, None, list[str], str] = (1, None, ["x\n"], "<made>")
+    linecache.cache["<made>"] = in_no_file
+    lines = linecache.getlines(str(nn.__file__))
+    bt.load(tmp_path / "m.pef")
+    assert nn.__file__ not in linecache.cache
+    assert linecache.getlines(str(nn.__file__)) == lines
+    assert linecache.cache.pop("<made>") is in_no_file
 
 
 def test_a_capture_is_not_kept() -> None:

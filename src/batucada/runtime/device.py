@@ -14,7 +14,7 @@ from batucada.ops.random import RUN, SEED
 from batucada.pef import Pef, PlaceRecord, SymbolRecord
 from batucada.runtime.inputs import number
 from batucada.runtime.momentum import HostMomentum
-from batucada.runtime.results import aligned_block, as_kept, torch_dtype
+from batucada.runtime.results import aligned_block, as_kept, tensor_at, torch_dtype
 
 
 class Device:
@@ -88,8 +88,8 @@ class Device:
 
     def place(self, record: PlaceRecord) -> torch.Tensor:
         """The program's own memory at a place."""
-        block = self._blocks[record.slot][record.offset : record.offset + record.bytes]
-        return torch.from_numpy(block).view(torch_dtype(record)).view(record.shape)
+        block = self._blocks[record.slot]
+        return tensor_at(block, record.offset, torch_dtype(record), record.shape)
 
     def value(self, name: str) -> torch.Tensor:
         """What a symbol holds, in the shape that PyTorch gives it, of complex numbers the parts: a

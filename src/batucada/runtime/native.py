@@ -56,13 +56,6 @@ class NativeModule:
         return found
 
 
-def give_back_free_memory() -> None:
-    """To the system what this process has freed of its heap, where the C library can."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(ctypes.c_size_t(0))
-
-
 class ThreadPool:
     """`threads` threads, the caller included, that share the module's parallel kernels.
 

@@ -4,6 +4,7 @@ many.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -43,8 +44,7 @@ class Result:
 
     def tensor(self) -> torch.Tensor:
         if self._tensor is None:
-            flat = torch.from_numpy(self._block[self._offset : self._offset + self.symbol.bytes])
-            self._tensor = flat.view(self.dtype).view(self.symbol.torch_shape)
+            self._tensor = tensor_at(self._block, self._offset, self.dtype, self.shape)
         return self._tensor
 
     def __repr__(self) -> str:
@@ -92,6 +92,16 @@ def aligned_block(size: int, zero: bool) -> tuple[np.ndarray, int]:
     shift = -raw.ctypes.data % _ALIGNMENT
     block = raw[shift : shift + size]
     return block, raw.ctypes.data + shift
+
+
+def tensor_at(
+    block: np.ndarray, offset: int, dtype: torch.dtype, shape: Sequence[int]
+) -> torch.Tensor:
+    """A tensor of the memory `offset` bytes behind the start of `block`, which it keeps alive."""
+    count = math.prod(shape)
+    if not count:
+        return torch.empty(shape, dtype=dtype)
+    return torch.frombuffer(block, dtype=dtype, offset=offset, count=count).view(shape)
 
 
 def torch_dtype(symbol: SymbolRecord | PlaceRecord) -> torch.dtype:
