@@ -110,9 +110,10 @@ class Program(Executor):
             raise PefMismatchError(
                 "the PEF was compiled for inference, without an optimizer; training needs one"
             )
-        give_back_free_memory()  # of loading: what is resident most comes now
+        give_back_free_memory()  # of loading, before the capture needs most
         self._check_model(model, args, kwargs, training)
         self._check_optimizers(model, optimizers)
+        give_back_free_memory()  # of the capture, before the first run needs most
         self._default = {"FWD"} if self.training and not training else None
         self.seed(torch.initial_seed())
         if transfer:
