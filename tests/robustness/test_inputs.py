@@ -120,6 +120,16 @@ def test_a_hyperparameter_that_is_no_number(value: Any, program: Any) -> None:
     assert program.hyperparameters == hyper
 
 
+def test_a_backward_pass_is_of_the_batch_that_went_forward() -> None:
+    (x, label), (other, _) = batch(), batch(seed=1)
+    for changed in (lambda: named(other, label), lambda: named(x.add_(1), label)):
+        samba.session.run(named(x, label), section_types=["fwd"])
+        with pytest.raises(InputError, match="BCKWD is given another 'x' than FWD had"):
+            samba.session.run(changed(), section_types=["bckwd"])
+    samba.session.run(named(x, label), section_types=["fwd"])
+    samba.session.run(named(x.clone(), label.int()), section_types=["bckwd"])
+
+
 @pytest.mark.parametrize(
     ("sections", "said"),
     [(["FWD", "UP"], "no section 'UP'"), ([], "empty"), ("sideways", "no section 'SIDEWAYS'")],

@@ -14,7 +14,7 @@ from batucada.errors import InputError, OptionError, PefError
 from batucada.ir.graph import identifier
 from batucada.pef import Pef
 from batucada.runtime.host import HostStage
-from batucada.runtime.inputs import check_names, fitted, range_error, tracked
+from batucada.runtime.inputs import Batch, check_names, fitted, range_error, tracked
 from batucada.runtime.native import NativeModule, ThreadPool
 from batucada.runtime.results import Result, ResultMemory, torch_dtype
 from batucada.runtime.steps import Batches
@@ -56,7 +56,7 @@ class Executor(Values):
         self._slots: list[int] = []
         self._versions: list[int] = []
         self._default: set[str] | None = None  # what a run without sections runs; None: all
-        self._forward_done = False
+        self._forward: Batch | None = None  # of a FWD that no BCKWD has used yet
         self._pool = self._start_pool(threads)
 
     def _entry(self, parts: Sequence[str]) -> Callable[[int], int]:
@@ -123,7 +123,7 @@ class Executor(Values):
         if code:
             self._fail(code)
         self._results = results
-        self._forward_done = False
+        self._forward = None
         if self.training:
             self._gradients = "recomputable" if "regrad" in self._entries else "stored"
         return results
@@ -183,7 +183,7 @@ class Executor(Values):
             )
         if {"FWD", "BCKWD", "OPT"} <= asked or (not self.training and "FWD" in asked):
             return None
-        if "BCKWD" in asked and "FWD" not in asked and not self._forward_done:
+        if "BCKWD" in asked and "FWD" not in asked and self._forward is None:
             raise InputError("section BCKWD needs the values of FWD; run FWD first")
         updates = sorted(asked & {"GRADNORM", "OPT", "REDUCE"})
         if updates and "BCKWD" not in asked and self._gradients != "stored":
@@ -191,14 +191,17 @@ class Executor(Values):
         return asked
 
     def _run_sections(self, wanted: set[str]) -> tuple[Result, ...]:
+        batch = Batch(self._held_names, self._slots, self._held, self._versions)
         if "FWD" in wanted:
             self._results = self._memory.record(self._table)
             self._call("fwd")
-            self._forward_done = True
+            self._forward = batch
         if "BCKWD" in wanted:
+            if self._forward is not batch and self._forward is not None:
+                batch.check_same(self._forward)
             self._gradients = "none"
             self._backward(wanted)
-            self._forward_done = False  # its values have made room for those of the backward pass
+            self._forward = None  # its values have made room for those of the backward pass
             self._gradients = "stored"
         replicas = self._replicas if wanted & _AFTER_REDUCE else None
         if replicas is not None and self._updates_by_bucket(replicas, wanted):
@@ -332,7 +335,7 @@ class Executor(Values):
 
     def _fail(self, code: int) -> None:
         self._gradients = "none"
-        self._forward_done = False
+        self._forward = None
         if code < 0:
             sites = self.manifest.report.get("sites", [])
             site = sites[-1 - code] if -1 - code < len(sites) else f"code {code}"

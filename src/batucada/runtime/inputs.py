@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -12,6 +12,34 @@ from batucada.errors import IndexRangeError, InputError
 from batucada.ir.graph import identifier
 from batucada.pef import SymbolRecord
 from batucada.runtime.results import as_kept, given_dtype, torch_dtype
+
+
+class Batch(NamedTuple):
+    """The inputs of a run: where each is in the address table, and its version then."""
+
+    names: Sequence[str]
+    slots: Sequence[int]
+    tensors: Sequence[torch.Tensor]
+    versions: Sequence[int]
+
+    def check_same(self, before: Batch) -> None:
+        """InputError unless a BCKWD that has this batch is of the FWD that had that `before`."""
+        of_forward = dict(
+            zip(before.slots, zip(before.tensors, before.versions, strict=True), strict=True)
+        )
+        for name, slot, tensor in zip(self.names, self.slots, self.tensors, strict=True):
+            then, version = of_forward[slot]
+            if then._version != version or not _same_bytes(then, tensor):
+                raise InputError(
+                    f"BCKWD is given another {name!r} than FWD had; give both the same batch,"
+                    " or run FWD again"
+                )
+
+
+def _same_bytes(one: torch.Tensor, other: torch.Tensor) -> bool:
+    if one.data_ptr() == other.data_ptr():
+        return True
+    return torch.equal(one.reshape(-1).view(torch.uint8), other.reshape(-1).view(torch.uint8))
 
 
 def check_names(names: Sequence[str], expected: Mapping[str, Any]) -> None:
