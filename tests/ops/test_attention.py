@@ -4,18 +4,22 @@ of it as one operation.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.attention.flex_attention import flex_attention
 from torch.nn.functional import scaled_dot_product_attention
 
 import batucada as bt
 from batucada.capture import capture
 from batucada.ir.graph import Graph
 from batucada.runtime.oracle import evaluate
+from tests.ops import flexible_cases
+from tests.ops.against_eager import Function
 
 
 class Attend(nn.Module):
@@ -74,6 +78,31 @@ def test_the_reference_is_pytorchs_attention(name: str) -> None:
 def test_a_mask_with_a_gradient_is_left_to_products() -> None:
     mask = torch.zeros(5, 7, dtype=torch.float64, requires_grad=True)
     assert "attention" not in {node.op for node in captured([*inputs(3, 3), mask]).nodes}
+
+
+@pytest.mark.parametrize("name", flexible_cases.NATIVE)
+def test_flexible_attention_without_scores(name: str) -> None:
+    function = Function(partial(flexible_cases.attend, **flexible_cases.NATIVE[name]))
+    tensors = [t.requires_grad_() for t in flexible_cases.inputs()]
+    named = tuple(bt.NamedTensor(f"x{i}", t) for i, t in enumerate(tensors))
+    ops = {node.op for node in capture(function, named, training=True).graph.nodes}
+    assert {"attention", "attention_backward"} <= ops
+    assert "contract" not in ops
+
+
+@pytest.mark.filterwarnings("ignore:_compile flag on create_block_mask")
+def test_a_mask_of_transformers_for_flexible_attention() -> None:
+    masks = pytest.importorskip("transformers.masking_utils")
+
+    def attend(x: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+        blocks = masks.flex_attention_mask(2, 5, 5, attention_mask=seen, device=x.device)
+        return flex_attention(x, x, x, block_mask=blocks)
+
+    x = torch.randn(2, 3, 5, 4, requires_grad=True)
+    named = (bt.NamedTensor("x", x), bt.NamedTensor("seen", torch.ones(2, 5) > 0))
+    graph = capture(Function(attend), named, training=True).graph
+    [node] = [node for node in graph.nodes if node.op == "attention_backward"][:1]
+    assert node.args[-1].type.shape == (2, 1, 5, 5)
 
 
 def test_what_pytorch_refuses_is_its_error() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch.autograd.function import once_differentiable
+from torch.nn.functional import pad
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from batucada.capture.recorder import Recorder
@@ -35,18 +36,34 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool, scale: float
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         out, lse = torch.ops.batucada.attention(q, k, v, mask, causal, scale)
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(q, k, v, mask, out, lse)
         ctx.options = causal, scale
-        return out
+        return out, lse
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Any:
+    def backward(ctx: Any, grad: Tensor | None, grad_lse: Tensor | None) -> Any:
+        """A gradient of lse is added to each row of dO V^T: a feature of V that is 1 does that."""
         q, k, v, mask, out, lse = ctx.saved_tensors
+        grad = torch.zeros_like(out) if grad is None else grad
+        width = v.shape[-1]
+        if grad_lse is not None:
+            grad = torch.cat([grad, grad_lse.unsqueeze(-1).to(grad.dtype)], -1)
+            v, out = pad(v, (0, 1), value=1.0), pad(out, (0, 1))
         found = torch.ops.batucada.attention_backward(grad, q, k, v, out, lse, mask, *ctx.options)
-        return (*found, None, None, None)
+        return (*found[:2], found[2][..., :width], None, None, None)
+
+
+def attended(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool, scale: float
+) -> tuple[Tensor, Tensor]:
+    """Of 4-d tensors: the output, and the logarithm of the sum of each row, inf where no key is
+    seen.
+    """
+    return _Attention.apply(query, key, value, mask, causal, scale)
 
 
 def _attention(
@@ -128,7 +145,7 @@ def _joined(
     if mask is not None:
         mask = mask[(None,) * (max(4, len(shape) + 2) - mask.dim())]
         mask = four(mask, mask.shape[-3:-2]) if mask.dim() > 4 else mask
-    out: Tensor = _Attention.apply(
+    out, _ = attended(
         four(query, heads), four(key, groups), four(value, groups), mask, causal, scale
     )
     return out if len(shape) == 2 else out.reshape(*shape, *out.shape[-2:])

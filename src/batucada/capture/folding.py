@@ -39,7 +39,7 @@ def value_of(root: Node, constants: Mapping[Node, torch.Tensor]) -> torch.Tensor
             else:
                 args = [known[arg] for arg in node.args]
                 known[node] = np.asarray(OPS[node.op].ref(*args, **dict(node.attrs)))
-    array = np.ascontiguousarray(known[root]).reshape(root.type.shape)
+    array = np.array(known[root], order="C").reshape(root.type.shape)  # one that may be written
     return torch.from_numpy(array).to(torch_dtype(root.type.dtype))
 
 

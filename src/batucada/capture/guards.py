@@ -13,6 +13,12 @@ from collections.abc import Iterator
 from types import FrameType
 
 _TORCH_CHECKS = frozenset({"_check_tensor_all_with", "_check_with"})
+_FALSE = frozenset(
+    {
+        ("batucada.capture.methods", "short_time_transform"),  # istft's windows leave out a sample
+        ("transformers.masking_utils", "flex_attention_mask"),  # the mask hides nothing
+    }
+)
 
 
 def value_that_passes(frame: FrameType) -> bool | None:
@@ -22,8 +28,8 @@ def value_that_passes(frame: FrameType) -> bool | None:
     asks = frame.f_globals.get("__name__"), frame.f_code.co_name
     if asks[0] == "torch" and asks[1] in _TORCH_CHECKS:
         return True
-    if asks == ("batucada.capture.methods", "short_time_transform"):
-        return False  # whether istft's windows leave out a sample
+    if asks in _FALSE:
+        return False
     tree = _tree(frame.f_code.co_filename)
     asked = _position(frame)
     if tree is None or None in asked:

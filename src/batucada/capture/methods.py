@@ -29,6 +29,7 @@ def recordable_methods(values: Values) -> Iterator[None]:
     replaced: list[tuple[Any, str, Any]] = [
         (torch, "tensor", _tensor),
         (torch, "as_tensor", _as_tensor),
+        (torch, "compile", _as_written),
         (torch, "stft", _with_window(torch.stft)),
         (torch, "istft", _with_window(torch.istft)),
         (torch.Tensor, "new_tensor", _new_tensor),
@@ -71,6 +72,11 @@ def _new_tensor(
 
 def _with_data(device: Any) -> Any:
     return None if device is not None and torch.device(device).type == "meta" else device
+
+
+def _as_written(model: Any = None, **_: Any) -> Any:
+    """In place of torch.compile."""
+    return _as_written if model is None else model
 
 
 def _with_window(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from batucada.capture import ctc as ctc
 from batucada.capture import sampling as sampling
 from batucada.capture.checkpoint import draws_again
 from batucada.capture.findings import Findings
+from batucada.capture.flexible import flexible_attention
 from batucada.capture.inputs import NamedTensor, name_inputs
 from batucada.capture.methods import recordable_methods
 from batucada.capture.naming import input_name, model_name, symbol_name
@@ -101,12 +103,14 @@ def examine(
 @contextlib.contextmanager
 def _compiling() -> Iterator[None]:
     """`torch.compiler.is_compiling()` is true, as under torch.compile: libraries then leave out
-    shortcuts that look at values, and caches of tensors.
+    shortcuts that look at values, and caches of tensors.  What the user compiled runs as written.
     """
     before = torch.compiler._is_compiling_flag
     torch.compiler._is_compiling_flag = True
+    used = "torch._dynamo" in sys.modules  # an import of a second
     try:
-        yield
+        with torch.compiler.set_stance("force_eager") if used else contextlib.nullcontext():
+            yield
     finally:
         torch.compiler._is_compiling_flag = before
 
@@ -159,7 +163,8 @@ class _Session:
         with (
             self.model_without_data(), recorder, drawing(recorder.generator),
             draws_again(recorder.generator), run_time_rates(recorder.rate),
-            recordable_methods(recorder.value_of), _compiling(),
+            recordable_methods(recorder.value_of), flexible_attention(recorder),
+            _compiling(),
             _user_errors(self.model, recorder.findings),
         ):  # fmt: skip
             results = self.forward(positional, named)

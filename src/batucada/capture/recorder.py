@@ -69,7 +69,7 @@ class Recorder(TorchDispatchMode):
         self.section: Section = "FWD"
         self.constants: dict[int, tuple[Node, torch.Tensor]] = {}
         self.names = OutputNames()
-        self._aliases = Aliases(self._again, self._standing_for)
+        self._aliases = Aliases(self._again, self.standing_for)
         self._changed: dict[int, str] = {}  # owner of memory -> where it was last changed
         self._forward_lines: dict[int, str] = {}  # autograd sequence number -> user's line
         self.findings = Findings()
@@ -80,7 +80,7 @@ class Recorder(TorchDispatchMode):
     def _complex(self) -> ComplexNumbers:
         from batucada.capture.complex_numbers import ComplexNumbers  # few models have any
 
-        return ComplexNumbers(self._again, self._standing_for, self.node_of, self._aliases)
+        return ComplexNumbers(self._again, self.standing_for, self.node_of, self._aliases)
 
     def let_go(self) -> None:
         """At the end: what refers to this object would keep the capture until the next collection
@@ -126,7 +126,7 @@ class Recorder(TorchDispatchMode):
 
     def rate(self, p: float) -> torch.Tensor:
         """A drop rate, whose value `p` is that of the compilation."""
-        return self._standing_for(self.generator.rate(p))
+        return self.standing_for(self.generator.rate(p))
 
     def changed_at(self, tensor: torch.Tensor) -> str:
         memory = self._complex.whole(tensor) if tensor.is_complex() else tensor
@@ -267,9 +267,9 @@ class Recorder(TorchDispatchMode):
             nodes, news = nodes[: -len(operator.also_changes)], nodes[-len(operator.also_changes) :]
             for position, new in zip(operator.also_changes, news, strict=True):
                 if new is not None:
-                    changed, value = args[position], self._standing_for(new)
+                    changed, value = args[position], self.standing_for(new)
                     self._again(torch.ops.aten.copy_.default, changed, value)
-        return mapped(self._standing_for, nodes)
+        return mapped(self.standing_for, nodes)
 
     def _run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         """PyTorch's own result, without data."""
@@ -356,7 +356,7 @@ class Recorder(TorchDispatchMode):
         with self:
             return func(*args, **kwargs)
 
-    def _standing_for(self, node: Any) -> Any:
+    def standing_for(self, node: Any) -> Any:
         """A tensor without data of the node's type; other values are themselves."""
         if not isinstance(node, Node):
             return node

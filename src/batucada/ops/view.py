@@ -209,7 +209,10 @@ def _alias(x: Node, *_: Any, **__: Any) -> Node:
 
 
 @translates("aten._to_copy.default", "aten.to.dtype")
-def _to_copy(x: Node, dtype: DType | None = None, *_: Any, **__: Any) -> Node:
+def _to_copy(x: Node | float, dtype: DType | None = None, *_: Any, **__: Any) -> Node:
+    """vmap gives a number that it found beside a tensor the dtype of their result."""
+    if not isinstance(x, Node):
+        return scalar(x, dtype or "f32")
     return x if dtype is None else cast(x, dtype)
 
 
