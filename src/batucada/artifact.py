@@ -116,6 +116,7 @@ def _slots(program: Program) -> tuple[SlotRecord, ...]:
     sizes = {
         places.index("arena"): program.arena_bytes,
         places.index("memory"): program.memory_bytes,
+        places.index("gradients"): program.gradient_bytes,
     }
     sizes |= {
         b.slot: b.type.bytes for b in program.buffers.values() if b.space in ("input", "output")

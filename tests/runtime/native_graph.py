@@ -40,7 +40,11 @@ class NativeGraph:
 
     def _bytes(self, slot: int) -> int:
         buffers = [b for b in self.program.buffers.values() if b.slot == slot]
-        sizes = {"arena": self.program.arena_bytes, "memory": self.program.memory_bytes}
+        sizes = {
+            "arena": self.program.arena_bytes,
+            "memory": self.program.memory_bytes,
+            "gradients": self.program.gradient_bytes,
+        }
         return sizes.get(self.program.slots[slot], max((b.type.bytes for b in buffers), default=0))
 
     def view(self, name: str, shown: Type | None = None) -> Array:

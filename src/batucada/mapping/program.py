@@ -181,6 +181,7 @@ class Program:
     outputs: dict[str, str]  # output or gradient symbol -> buffer
     arena_bytes: int
     memory_bytes: int
+    gradient_bytes: int
     live_bytes: int  # the most arena bytes that live at once: no plan can need fewer
     sweep: Sweep | None = None
     buckets: tuple[Bucket, ...] = ()

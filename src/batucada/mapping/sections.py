@@ -30,7 +30,7 @@ from batucada.ops import OPS
 from batucada.ops.attention import accumulator
 
 SECTIONS: tuple[Section, ...] = ("FWD", "BCKWD", "REDUCE", "GRADNORM", "OPT")
-ARENA, POOL, MEMORY = "arena", "pool", "memory"
+ARENA, POOL, MEMORY, GRADIENTS = "arena", "pool", "memory", "gradients"
 _PARALLEL_FLOPS = 200_000  # below this, waking another thread costs more than it brings
 
 
@@ -71,8 +71,8 @@ class _Builder:
         self.buffers: dict[str, Buffer] = {}
         self.places: dict[Node, str] = {}
         self.outputs: dict[str, str] = {}
-        self.slots = [ARENA, POOL, MEMORY]
-        self.memory_bytes = 0
+        self.slots = [ARENA, POOL, MEMORY, GRADIENTS]
+        self.sizes = {MEMORY: 0, GRADIENTS: 0}  # in bytes
 
     def _reads(self, group: Group) -> set[Node]:
         found: set[Node] = set()
@@ -117,7 +117,8 @@ class _Builder:
             places=self.places,
             outputs=self.outputs,
             arena_bytes=arena.bytes,
-            memory_bytes=self.memory_bytes,
+            memory_bytes=self.sizes[MEMORY],
+            gradient_bytes=self.sizes[GRADIENTS],
             live_bytes=arena.live_bytes,
             sweep=sweep,
             buckets=buckets,
@@ -154,24 +155,24 @@ class _Builder:
         written = {root.buffer for stage in fused.stages for root in stage.roots}
         names.sort(key=lambda name: name not in written)
         for name in dict.fromkeys([*ordered, *names]):
-            self._memory_buffer(name, self.buffers[name].type)
+            self._memory_buffer(name, self.buffers[name].type, GRADIENTS)
         return buckets
 
     def _place_input(self, node: Node) -> None:
         if node.role == "input":
             self._slot_buffer(node.name, node.type, "input")
         else:
-            self._memory_buffer(node.name, node.type)
+            self._memory_buffer(node.name, node.type, MEMORY)
         self.places[node] = node.name
 
     def _slot_buffer(self, name: str, type: Type, space: Space) -> None:
         self.slots.append(name)
         self.buffers[name] = Buffer(name, type, space, len(self.slots) - 1)
 
-    def _memory_buffer(self, name: str, type: Type) -> None:
-        slot = self.slots.index(MEMORY)
-        self.buffers[name] = Buffer(name, type, "memory", slot, self.memory_bytes)
-        self.memory_bytes += aligned(self.buffers[name].bytes)
+    def _memory_buffer(self, name: str, type: Type, where: str) -> None:
+        slot = self.slots.index(where)
+        self.buffers[name] = Buffer(name, type, "memory", slot, self.sizes[where])
+        self.sizes[where] += aligned(self.buffers[name].bytes)
 
     def _ordered(self, groups: list[Group]) -> list[Group]:
         """Readers before the writer of what they read in place, arguments first, else as they
@@ -271,7 +272,7 @@ class _Builder:
             name = claim.name
         elif claim.role == "gradient":
             name = f"{claim.name}__grad"
-            self.buffers[name] = Buffer(name, node.type, "memory", self.slots.index(MEMORY))
+            self.buffers[name] = Buffer(name, node.type, "memory", self.slots.index(GRADIENTS))
             self.outputs[name] = name
         else:
             name = claim.name

@@ -43,7 +43,8 @@ class Device:
 
     def _allocate(self) -> None:
         names = [record.name for record in self.manifest.slots]
-        for slot in (names.index("arena"), names.index("memory")):  # before inputs of these names
+        for name in ("arena", "memory", "gradients"):
+            slot = names.index(name)  # before an input of this name
             block, address = aligned_block(max(self.manifest.slots[slot].bytes, 1), zero=True)
             self._blocks[slot] = block
             self._table[slot] = address
