@@ -8,8 +8,8 @@
 Each prints JSON lines.  `steps` takes turns between one rank alone (the others sleep) and all
 ranks, one thread each; times are medians over the rounds, in microseconds a step.  `ceiling` is the
 speedup of ranks that exchange nothing: what cores, caches and memory have room for.  `limit` is
-that of ranks that spend besides what nothing hides where no core is free: the processor's time of
-Gloo's all_reduce, and all of its time where one bucket holds all gradients.
+that of ranks that reduce their gradients besides, and never wait for one another.  `all_reduce` is
+Gloo's of as many bytes.
 """
 
 from __future__ import annotations
@@ -143,8 +143,9 @@ def _steps(arguments: argparse.Namespace, folder: Path) -> None:
     case, names, tensors = _program(arguments.case, folder)
     alone, replica = (batucada.load(folder / f"{arguments.case}.pef") for _ in range(2))
     replica.replicate()
-    record = replica.manifest.replicas
+    record, replicas = replica.manifest.replicas, replica._replicas
     assert record is not None
+    assert replicas is not None
     size = sum(bucket.place.bytes for bucket in record.buckets)
     gradients = torch.zeros(size // 4)
 
@@ -152,27 +153,29 @@ def _steps(arguments: argparse.Namespace, folder: Path) -> None:
         alone.run(names, tensors, ["FWD", "BCKWD"])
         alone.run(names, tensors, ["OPT"])
 
+    def reduce() -> None:
+        replicas.reduced = False
+        replicas.reduce()
+
     turns: dict[str, tuple[bool, Callable[[], object]]] = {
         "alone_us": (False, lambda: alone.run(names, tensors)),
         "apart_us": (True, lambda: alone.run(names, tensors)),
         "replicas_us": (True, lambda: replica.run(names, tensors)),
         "unfused_us": (True, unfused),
+        "reduce_us": (True, reduce),
         "all_reduce_us": (True, lambda: distributed.all_reduce(gradients)),
     }
     found = _in_turns(turns, arguments.rounds)
-    all_reduce_cpu_us = _cpu_us(turns["all_reduce_us"][1])
     if launch.rank:
         return
     times = {name: statistics.median(values) for name, values in found.items()}
     batch, ranks = case.shape[0], launch.world_size
     speedup = _speedup(found, "replicas_us", ranks)
-    not_hidden_us = times["all_reduce_us"] if len(record.buckets) == 1 else all_reduce_cpu_us
-    limit = ranks * times["alone_us"] / (times["apart_us"] + not_hidden_us)
+    limit = ranks * times["alone_us"] / (times["apart_us"] + times["reduce_us"])
     line = {
         "case": arguments.case, "ranks": ranks, "bound": arguments.bind, "batch": batch,
         "gradient_bytes": size, "buckets": len(record.buckets),
         **{k: round(v, 1) for k, v in times.items()},
-        "all_reduce_cpu_us": round(all_reduce_cpu_us, 1),
         "samples_per_s_alone": round(1e6 * batch / times["alone_us"]),
         "samples_per_s": round(1e6 * ranks * batch / times["replicas_us"]),
         "speedup": round(statistics.median(speedup), 3), "best_speedup": round(max(speedup), 3),
@@ -205,15 +208,6 @@ def _in_turns(
                 run()
             found[name].append(1e6 * (time.perf_counter() - start) / counts[name])
     return found
-
-
-def _cpu_us(run: Callable[[], object], steps: int = 50) -> float:
-    """The processor's time of a step of this rank, all threads together."""
-    distributed.barrier()
-    start = time.process_time()
-    for _ in range(steps):
-        run()
-    return 1e6 * (time.process_time() - start) / steps
 
 
 def _steps_in(run: Callable[[], object], seconds: float) -> int:

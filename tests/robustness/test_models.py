@@ -165,7 +165,9 @@ def test_names_that_the_compiler_gives(name: str, tmp_path: Path) -> None:
         bt.compile(model, (bt.NamedTensor(name, X),), path=tmp_path / "net.pef")
 
 
-@pytest.mark.parametrize("name", ["memory", "pool", "step", "plain__outputs__0", "my x", "for"])
+@pytest.mark.parametrize(
+    "name", ["memory", "gradients", "pool", "step", "plain__outputs__0", "my x", "for"]
+)
 def test_names_that_only_look_odd(name: str, tmp_path: Path) -> None:
     model, path = Plain(), tmp_path / "net.pef"
     inputs = (bt.NamedTensor(name, X),)

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch import distributed, nn
+from torch import nn
 
 import batucada as bt
 from batucada.errors import OptionError
+from batucada.runtime import shared
 from tests.runtime.ranks import run_ranks
 
 BATCH, STEPS = 6, 4
@@ -174,6 +175,13 @@ def trained(
     return values(program)
 
 
+def by_gloo(rank: int, function: Callable[..., Any], *args: Any) -> Any:
+    """Rank 0 shares no memory, so none does."""
+    if rank == 0:
+        shared._offered = lambda _: None
+    return function(rank, *args)
+
+
 def alone(path: Path, make: Make, ranks: int, kind: str = "plain") -> dict[str, torch.Tensor]:
     program = loaded(path, make, seed=0, kind=kind)
     for x, y in batches(ranks):
@@ -225,50 +233,52 @@ def test_sections_one_by_one_are_a_whole_step(
 ) -> None:
     path = compiled(tmp_path, make, BATCH, data_parallel=True)
     found = run_ranks(trained, 2, 2, path, make, sections, "plain")
+    found += run_ranks(by_gloo, 2, trained, 2, path, make, sections, "plain")
     assert_identical([*found, run_ranks(trained, 2, 2, path, make, None, "plain")[0]])
 
 
 def events(rank: int, path: Path, make: Make) -> list[str]:
-    """What runs, and what is waited for, in a whole step."""
+    """What runs, what is on its way, and what is waited for, in a whole step."""
     bt.join()
     program = loaded(path, make, seed=0)
     program.replicate()
-    found: list[str] = []
-    start, call = distributed.all_reduce, program._call
+    sums = program._replicas._sums
+    found = [type(sums).__name__]
+    begin, finish, call = sums.begin, sums.finish, program._call
 
-    class Watched:
-        def __init__(self, number: int, work: distributed.Work) -> None:
-            self.number, self.work = number, work
+    def begun(number: int) -> None:
+        begin(number)
+        found.append(f"begun {number}")
 
-        def wait(self) -> None:
-            self.work.wait()
-            found.append(f"reduced {self.number}")
-
-    def started(bucket: torch.Tensor, async_op: bool) -> Watched:
-        work = start(bucket, async_op=async_op)
-        assert work is not None
-        found.append("started")
-        return Watched(found.count("started") - 1, work)
+    def finished(number: int) -> None:
+        finish(number)
+        found.append(f"reduced {number}")
 
     def called(entry: str) -> None:
         found.append(entry)
         call(entry)
 
-    distributed.all_reduce, program._call = started, called  # type: ignore[assignment]
+    sums.begin, sums.finish, program._call = begun, finished, called
     x, y = batches(2)[0]
     program.run(NAMES, [x[:BATCH], y[:BATCH]])
     return found
 
 
-def test_a_bucket_is_updated_before_the_next_is_there(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["SharedSums", "GlooSums"])
+def test_a_bucket_is_updated_before_the_next_is_there(kind: str, tmp_path: Path) -> None:
+    ranks = (events,) if kind == "SharedSums" else (by_gloo, events)
     path = compiled(tmp_path, sgd, BATCH, data_parallel=True)
     replicas = bt.load(path).manifest.replicas
     assert replicas is not None
     assert len(replicas.buckets) > 2
-    for found in run_ranks(events, 2, path, sgd):
-        assert found[0] == "fwd"
+    for found in run_ranks(ranks[0], 2, *ranks[1:], path, sgd):
+        assert found[:2] == [kind, "fwd"]
         end = found.index("reduced 0")
-        assert [event for event in found[1:end] if event != "started"] == list(replicas.backward)
+        expected = list[str]()
+        for part in replicas.backward:
+            full = (n for n, bucket in enumerate(replicas.buckets) if bucket.after == part)
+            expected += [part, *(f"begun {number}" for number in full)]
+        assert found[2:end] == expected
         expected = []
         for number, bucket in enumerate(replicas.buckets):
             expected += [f"reduced {number}"] + [bucket.update] * (bucket.update is not None)
@@ -282,6 +292,9 @@ def test_three_and_four_ranks_with_buffers(tmp_path: Path) -> None:
         found = run_ranks(trained, ranks, ranks, path, adamw, None, "norm")
         assert_identical(found)
         assert found[0]["net__norm__num_batches_tracked"] == STEPS
+    other = run_ranks(by_gloo, 4, trained, 4, path, adamw, None, "norm")
+    for name, value in other[0].items():  # which adds in another order
+        torch.testing.assert_close(found[0][name], value, rtol=1e-4, atol=2e-6)
 
 
 def gradients(rank: int, path: Path) -> list[torch.Tensor]:

@@ -43,8 +43,8 @@ class Device:
 
     def _allocate(self) -> None:
         names = [record.name for record in self.manifest.slots]
-        for name in ("arena", "memory", "gradients"):
-            slot = names.index(name)  # before an input of this name
+        self._gradients_slot = names.index("gradients")  # before an input of this name
+        for slot in (names.index("arena"), names.index("memory"), self._gradients_slot):
             block, address = aligned_block(max(self.manifest.slots[slot].bytes, 1), zero=True)
             self._blocks[slot] = block
             self._table[slot] = address
@@ -86,6 +86,19 @@ class Device:
         from safetensors.torch import load as load_tensors  # only programs with constants need it
 
         return load_tensors(pef.member(member))
+
+    @property
+    def gradients(self) -> np.ndarray:
+        """The memory of all gradients, in bytes.  When it is set it moves, with what it holds."""
+        return self._blocks[self._gradients_slot]
+
+    @gradients.setter
+    def gradients(self, block: np.ndarray) -> None:
+        slot = self._gradients_slot
+        block[:] = self._blocks[slot]
+        self._blocks[slot] = block
+        self._table[slot] = block.ctypes.data
+        self._views = {n: view for n, view in self._views.items() if self.symbols[n].slot != slot}
 
     def place(self, record: PlaceRecord) -> torch.Tensor:
         """The program's own memory at a place."""

@@ -32,8 +32,8 @@ _ALONE = Launch("started alone", rank=0, world_size=1, local_rank=0, job="")
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """What this process knows of its job: its own place, the store, how long it waits, and who of
-    the others lives.
+    """What this process knows of its job: its own place, the store, how long a collective operation
+    waits, and who of the others lives.
     """
 
     launch: Launch
@@ -61,7 +61,8 @@ def join(options: Options | None = None) -> Launch:
     seconds = (options or Options()).with_environment().timeout
     doubt_seconds = min(LONGEST_DOUBT_SECONDS, seconds / 2)
     store, pulse = _met(launch, seconds, doubt_seconds)
-    _connect(launch, store, seconds - doubt_seconds, pulse)
+    seconds -= doubt_seconds
+    _connect(launch, store, seconds, pulse)
     _joined = Group(launch, store, seconds, pulse)
     return launch
 
@@ -103,6 +104,11 @@ def rank() -> int:
 
 def world_size() -> int:
     return distributed.get_world_size() if _grouped() else 1
+
+
+def patience_seconds() -> float:
+    """How long a collective operation waits for another rank."""
+    return _joined.timeout_seconds if _joined is not None else Options().timeout
 
 
 def _grouped() -> bool:

@@ -1,12 +1,12 @@
 """What a program does with the other ranks that run it: it starts from rank 0's values, and reduces
-gradients while the backward pass still runs.
+gradients, bucket by bucket.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -19,6 +19,7 @@ from batucada.pef.manifest import manifest_text
 from batucada.runtime.device import Device
 from batucada.runtime.group import collective, keep_gloo_from_preempting
 from batucada.runtime.rendezvous import ranks_text
+from batucada.runtime.shared import SharedSums, shared_memory
 
 _REDUCING = "reducing the gradients"
 
@@ -36,22 +37,21 @@ class Replicas:
         self.rank, self.size = distributed.get_rank(), distributed.get_world_size()
         self.reduced = True  # whether the gradients in memory are the mean over all ranks
         self._parts = record.backward
-        self._buckets = [(bucket, device.place(bucket.place)) for bucket in record.buckets]
+        self._buckets = record.buckets
+        self._sums = _sums(device, [bucket.place for bucket in record.buckets])
+        self._begun = 0  # buckets that are on their way
         followed = record.followed
         self._followed = device.place(followed) if followed is not None else None
-        self._pending: list[distributed.Work] = []  # one for each bucket
         self.updates_by_bucket = any(bucket.update is not None for bucket in record.buckets)
         keep_gloo_from_preempting()
 
     def backward(self, call: Callable[[str], None]) -> None:
         """BCKWD by `call`, part by part; each bucket is on its way as soon as it is full."""
         self.reduced = False
-        self._pending.clear()
+        self._begun = 0
         for part in self._parts:
             call(part)
-            for bucket, gradients in self._buckets:
-                if bucket.after == part:
-                    self._start(gradients)
+            self._begin(sum(bucket.after == part for bucket in self._buckets))
 
     def reduce(self) -> None:
         """The mean of the gradients in memory, unless they are that already."""
@@ -69,25 +69,51 @@ class Replicas:
     def _arriving(self) -> Iterator[str | None]:
         """The part of OPT of each bucket, when that is reduced."""
         if self.reduced:
-            yield from (bucket.update for bucket, _ in self._buckets)
+            yield from (bucket.update for bucket in self._buckets)
             return
-        for _, gradients in self._buckets[len(self._pending) :]:
-            self._start(gradients)
-        pending, self._pending = self._pending, []
-        for (bucket, _), work in zip(self._buckets, pending, strict=True):
+        self._begin(len(self._buckets) - self._begun)
+        self._begun = 0
+        for number, bucket in enumerate(self._buckets):
             with collective(_REDUCING):
-                work.wait()
+                self._sums.finish(number)
             yield bucket.update
         if self._followed is not None:
             with collective(_REDUCING):
                 distributed.broadcast(self._followed, 0)
         self.reduced = True
 
-    def _start(self, gradients: torch.Tensor) -> None:
-        with collective(_REDUCING):
-            work = distributed.all_reduce(gradients, async_op=True)
+    def _begin(self, buckets: int) -> None:
+        for _ in range(buckets):
+            with collective(_REDUCING):
+                self._sums.begin(self._begun)
+            self._begun += 1
+
+
+class GlooSums:
+    """The sums of buckets over all ranks, by Gloo's all_reduce."""
+
+    def __init__(self, buckets: Sequence[torch.Tensor]) -> None:
+        self._buckets = buckets
+        self._works: dict[int, distributed.Work] = {}
+
+    def begin(self, number: int) -> None:
+        """That bucket is full: its sums are on their way."""
+        work = distributed.all_reduce(self._buckets[number], async_op=True)
         assert work is not None
-        self._pending.append(work)
+        self._works[number] = work
+
+    def finish(self, number: int) -> None:
+        """Wait until that bucket holds the sums."""
+        self._works.pop(number).wait()
+
+
+def _sums(device: Device, buckets: Sequence[PlaceRecord]) -> GlooSums | SharedSums:
+    with collective("sharing the memory of gradients"):
+        memory = shared_memory(device.gradients.size)
+    if memory is None:
+        return GlooSums([device.place(bucket) for bucket in buckets])
+    device.gradients = memory.block(distributed.get_rank())
+    return SharedSums(memory, buckets)
 
 
 def check_same_program(manifest: Manifest) -> None:
