@@ -82,7 +82,8 @@ def test_an_index_that_is_changed_behind_its_check(
 ) -> None:
     """The backward pass alone reads the input again: it stays within the tensors."""
     program, _ = _program(MODELS[name][0], tmp_path, checked)
-    index = torch.tensor([0, 1, 4, 2])
     for wild in (2**40, -(2**62)):
+        index = torch.tensor([0, 1, 4, 2])
         program.run(["index"], [index], ["FWD"])
-        program.run(["index"], [torch.full((4,), wild)], ["BCKWD"])
+        index.numpy().fill(wild)  # PyTorch sees nothing of it
+        program.run(["index"], [index], ["BCKWD"])
