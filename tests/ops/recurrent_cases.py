@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.functional import cross_entropy
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from tests.ops.against_eager import Case
 
@@ -73,3 +75,54 @@ def cells() -> list[Case]:
         Case("RNNCell", nn.RNNCell(4, 6), (_normal(3, 4), _normal(3, 6))),
         Case("RNNCell of relu", nn.RNNCell(4, 6, nonlinearity="relu"), (_normal(3, 4),)),
     ]
+
+
+class _Packed(nn.Module):
+    """A recurrent layer's outputs, padded with 3 up to 6 steps, last states and lengths in one row.
+
+    The lengths are those given, else an input.
+    """
+
+    def __init__(self, layer: nn.RNNBase, lengths: list[int] | None = None) -> None:
+        super().__init__()
+        self.layer, self.lengths = layer, lengths
+
+    def forward(self, x: torch.Tensor, *lengths: torch.Tensor) -> torch.Tensor:
+        first = self.layer.batch_first
+        packed = pack_padded_sequence(x, self.lengths or lengths[0], first, enforce_sorted=False)
+        out, last = self.layer(packed)
+        found, steps = pad_packed_sequence(out, first, 3.0, 6)
+        last = last if isinstance(last, tuple) else (last,)
+        return torch.cat([found.flatten(), *(part.flatten() for part in last), steps.float()])
+
+
+class _Captions(nn.Module):
+    """The loss of the words that there are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.GRU(4, 5)
+
+    def forward(self, x: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
+        given, wanted = (pack_padded_sequence(t, [4, 2, 1], True) for t in (x, words))
+        return cross_entropy(self.layer(given)[0].data, wanted.data)
+
+
+def packed() -> list[Case]:
+    lengths = torch.tensor([2, 3, 1])
+    known = _Packed(nn.GRU(4, 5, bidirectional=True), [2, 3, 1])
+    layers = _Packed(nn.LSTM(4, 5, 2, bidirectional=True, batch_first=True))
+    projected = _Packed(nn.LSTM(4, 5, proj_size=3, bias=False))
+    cases = [
+        Case("captions", _Captions(), (_normal(3, 4, 4), torch.randint(5, (3, 4)))),
+        _packed("known lengths", known),
+        _packed("LSTM", layers, lengths),
+        _packed("projected", projected, lengths),
+    ]
+    for cls in (nn.GRU, nn.RNN):
+        cases.append(_packed(cls.__name__, _Packed(cls(4, 5, bidirectional=True)), lengths))
+    return cases
+
+
+def _packed(name: str, module: nn.Module, *lengths: torch.Tensor) -> Case:
+    return Case(name, module, (_normal(3, 3, 4), *lengths), 1e-4, 1e-5)

@@ -81,6 +81,7 @@ NATIVE = (
     "selections",
     "searches",
     "ctc-none",
+    "recurrent-packed",
     "pooling",
     "distances",
     "grid-sampling",
@@ -110,6 +111,7 @@ TABLES |= {
     "padding": resample_cases.padding,
     "rearrangement": resample_cases.rearrangement,
     "recurrent-cells": recurrent_cases.cells,
+    "recurrent-packed": recurrent_cases.packed,
 }
 for _name in recurrent_cases.KINDS:
     TABLES[f"recurrent-{_name}"] = lambda k=_name: recurrent_cases.layers(k)

@@ -77,7 +77,14 @@ class Raises(Net):
         return self.linear(x) @ torch.ones(5, 5)  # WRONG
 
 
-CANNOT = [Noise, Branch, Item, Nonzero, InputInPlace, ParameterView, Outside, Raises]
+class Packed(Net):
+    def forward(self, x):
+        lengths = x[:, 0].long()
+        packed = nn.utils.rnn.pack_padded_sequence(self.linear(x), lengths, True, False)
+        return packed.data.square().sum()  # WRONG
+
+
+CANNOT = [Noise, Branch, Item, Nonzero, InputInPlace, ParameterView, Outside, Raises, Packed]
 
 
 def line_of(model: type[nn.Module]) -> int:

@@ -30,6 +30,7 @@ from batucada.capture.places import user_line
 from batucada.capture.randomness import run_time_rates
 from batucada.capture.recorder import Recorder, type_of
 from batucada.capture.restoring import restored
+from batucada.capture.sequences import packed_sequences
 from batucada.errors import CaptureError, InputError
 from batucada.ir.graph import Graph, Node, Output, graph_of, input_node, postorder
 from batucada.ops.random import RUN, drawing
@@ -164,7 +165,7 @@ class _Session:
             self.model_without_data(), recorder, drawing(recorder.generator),
             draws_again(recorder.generator), run_time_rates(recorder.rate),
             recordable_methods(recorder.value_of), flexible_attention(recorder),
-            _compiling(),
+            packed_sequences(recorder), _compiling(),
             _user_errors(self.model, recorder.findings),
         ):  # fmt: skip
             results = self.forward(positional, named)

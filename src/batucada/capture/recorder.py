@@ -68,6 +68,7 @@ class Recorder(TorchDispatchMode):
         super().__init__()
         self.section: Section = "FWD"
         self.constants: dict[int, tuple[Node, torch.Tensor]] = {}
+        self.unusable: dict[int, str] = {}  # tensor that no operator may take -> why
         self.names = OutputNames()
         self._aliases = Aliases(self._again, self.standing_for)
         self._changed: dict[int, str] = {}  # owner of memory -> where it was last changed
@@ -113,7 +114,8 @@ class Recorder(TorchDispatchMode):
             tensor = self._complex.whole(tensor)
         if tensor not in self._aliases:
             if tensor.device.type == "meta" and tensor.numel():
-                raise CaptureError(f"{self._here()}: a tensor made outside the capture is used")
+                why = self.unusable.get(id(tensor), "a tensor made outside the capture is used")
+                raise CaptureError(f"{self._here()}: {why}")
             self.bind(tensor, self._constant(tensor))
         return self._aliases.node_of(tensor)
 
