@@ -11,6 +11,7 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from tests.ops.against_eager import Case, Function
 
+_grouped_mm = getattr(functional, "grouped_mm", torch._grouped_mm)  # its name in 2.9
 _GENERATOR = torch.Generator().manual_seed(12)
 
 
@@ -19,11 +20,11 @@ def _normal(*shape: int) -> torch.Tensor:
 
 
 def _of_rows(x: torch.Tensor, matrices: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
-    return functional.grouped_mm(x, matrices, offs=offsets) ** 2
+    return _grouped_mm(x, matrices, offs=offsets) ** 2
 
 
 def _of_sums(x: torch.Tensor, y: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
-    return functional.grouped_mm(x.t(), y, offs=offsets) ** 2
+    return _grouped_mm(x.t(), y, offs=offsets) ** 2
 
 
 def _counts(x: torch.Tensor) -> torch.Tensor:
