@@ -11,7 +11,7 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from tests.ops.against_eager import Case, Function
 
-_grouped_mm = getattr(functional, "grouped_mm", torch._grouped_mm)  # its name in 2.9
+_grouped_mm = getattr(functional, "grouped_mm", torch.ops.aten._grouped_mm)  # as in 2.9
 _GENERATOR = torch.Generator().manual_seed(12)
 
 
