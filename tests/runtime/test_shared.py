@@ -21,7 +21,7 @@ from batucada.errors import ReplicaError
 from batucada.ir.types import DType
 from batucada.pef import PlaceRecord
 from batucada.runtime.results import torch_dtype
-from batucada.runtime.shared import SharedMemory, _add, _Offer, _pieces
+from batucada.runtime.shared import SharedMemory, _Offer, _Part
 from tests.runtime.ranks import run_ranks
 from tests.runtime.test_data_parallel import BATCH, NAMES, batches, compiled, loaded, sgd
 from tests.runtime.test_lost import kill
@@ -43,19 +43,21 @@ def test_only_the_file_that_was_offered_is_mapped() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["f32", "bf16"])
-@pytest.mark.parametrize("ranks", [2, 3])
-def test_each_rank_adds_up_its_part(dtype: DType, ranks: int) -> None:
+@pytest.mark.parametrize(("ranks", "at_once"), [(2, False), (3, True)])
+def test_each_rank_adds_up_its_part(dtype: DType, ranks: int, at_once: bool) -> None:
     for count in (0, 5, 1000, 250_000):
         bucket = PlaceRecord(dtype, (count,), slot=3, offset=64)
         files = [mmap.mmap(-1, mmap.PAGESIZE + 64 + bucket.bytes + 64) for _ in range(ranks)]
-        memory = SharedMemory(tuple(files), processes=())
-        blocks = [torch.from_numpy(memory.block(rank)) for rank in range(ranks)]
+        memories = [SharedMemory(tuple(files), (), place) for place in range(ranks)]
+        blocks = [torch.from_numpy(memories[0].block(rank)) for rank in range(ranks)]
         found = [block[64 : 64 + bucket.bytes].view(torch_dtype(bucket)) for block in blocks]
         for rank, values in enumerate(found):
             values.copy_(torch.randn(count, generator=torch.Generator().manual_seed(rank)))
         expected = sum(found[1:], start=found[0].clone())
-        for rank in range(ranks):
-            _add(_pieces(memory, bucket)[rank::ranks])
+        for part in [_Part(memory, bucket) for memory in memories]:
+            part.add(share=at_once)
+            if not at_once:
+                part.share()
         assert all(torch.equal(values, expected) for values in found)
         assert not any(block[:64].any() or block[-64:].any() for block in blocks)
 
