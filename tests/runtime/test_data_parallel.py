@@ -75,7 +75,29 @@ class Hosted(nn.Module):
         return self.loss(out, y), out
 
 
-NETS = {"plain": Net, "norm": partial(Net, norm=True), "mixed": Mixed, "hosted": Hosted}
+class Tokens(nn.Module):
+    """A table that is looked up twice and multiplied by, and one that has padding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Embedding(11, 8), nn.Embedding(9, 8, padding_idx=2)
+        self.head = nn.Linear(11, 3)
+        self.loss = nn.CrossEntropyLoss()
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        tokens = (4 * x).long().abs().clamp(max=8)
+        hidden = self.first(tokens).mean(1) + self.first(tokens[:, 0]) + self.second(tokens).sum(1)
+        out = self.head(nn.functional.linear(torch.tanh(hidden), self.first.weight))
+        return self.loss(out, y), out
+
+
+NETS = {
+    "plain": Net,
+    "norm": partial(Net, norm=True),
+    "mixed": Mixed,
+    "hosted": Hosted,
+    "tokens": Tokens,
+}
 
 
 def sgd(net: Any) -> list[torch.optim.Optimizer]:
@@ -213,6 +235,7 @@ CASES = {
     "adamw": ("plain", adamw, 2e-6),
     "factored": ("plain", factored, 2e-6),
     "muon": ("plain", muon, 4e-4),
+    "embeddings": ("tokens", clipped, 2e-6),
     "mixed dtypes": ("mixed", momentum, 2e-3),
     "host stages": ("hosted", momentum, 2e-6),
 }
@@ -246,54 +269,6 @@ def test_sections_one_by_one_are_a_whole_step(
     found = run_ranks(trained, 2, 2, path, make, sections, "plain")
     found += run_ranks(by_gloo, 2, trained, 2, path, make, sections, "plain")
     assert_identical([*found, run_ranks(trained, 2, 2, path, make, None, "plain")[0]])
-
-
-def events(rank: int, path: Path, make: Make) -> list[str]:
-    """What runs, what is on its way, and what is waited for, in a whole step."""
-    bt.join()
-    program = loaded(path, make, seed=0)
-    program.replicate()
-    sums = program._replicas._sums
-    found = [type(sums).__name__]
-    begin, finish, call = sums.begin, sums.finish, program._call
-
-    def begun(number: int) -> None:
-        begin(number)
-        found.append(f"begun {number}")
-
-    def finished(number: int) -> None:
-        finish(number)
-        found.append(f"reduced {number}")
-
-    def called(entry: str) -> None:
-        found.append(entry)
-        call(entry)
-
-    sums.begin, sums.finish, program._call = begun, finished, called
-    x, y = batches(2)[0]
-    program.run(NAMES, [x[:BATCH], y[:BATCH]])
-    return found
-
-
-@pytest.mark.parametrize("kind", ["SharedSums", "GlooSums"])
-def test_a_bucket_is_updated_before_the_next_is_there(kind: str, tmp_path: Path) -> None:
-    ranks = (events,) if kind == "SharedSums" else (by_gloo, events)
-    path = compiled(tmp_path, sgd, BATCH, data_parallel=True)
-    record = bt.load(path).manifest.replicas
-    assert record is not None
-    assert len(record.buckets) > 2
-    for found in run_ranks(ranks[0], 2, *ranks[1:], path, sgd):
-        assert found[:2] == [kind, "fwd"]
-        end = found.index("reduced 0")
-        expected = list[str]()
-        for part in record.backward:
-            full = (n for n, bucket in enumerate(record.buckets) if bucket.after == part)
-            expected += [part, *(f"begun {number}" for number in full)]
-        assert found[2:end] == expected
-        expected = []
-        for number, bucket in enumerate(record.buckets):
-            expected += [f"reduced {number}"] + [bucket.update] * (bucket.update is not None)
-        assert found[end:] == expected
 
 
 def test_three_and_four_ranks_with_buffers(tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""Memory that ranks share: whose it is, and what becomes of a rank that another waits for."""
+"""Memory that ranks share: whose it is, who adds up what, and when; and what becomes of a rank that
+others wait for.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,16 @@ from batucada.pef import PlaceRecord
 from batucada.runtime.results import torch_dtype
 from batucada.runtime.shared import SharedMemory, _Offer, _Part
 from tests.runtime.ranks import run_ranks
-from tests.runtime.test_data_parallel import BATCH, NAMES, batches, compiled, loaded, sgd
+from tests.runtime.test_data_parallel import (
+    BATCH,
+    NAMES,
+    Make,
+    batches,
+    by_gloo,
+    compiled,
+    loaded,
+    sgd,
+)
 from tests.runtime.test_lost import kill
 
 
@@ -105,3 +116,51 @@ def test_nobody_waits_for_the_gradients_of_a_rank_that_is_lost(
     path = compiled(tmp_path, sgd, BATCH, data_parallel=True)
     said = run_ranks(left_alone, 2, path, act, CCL_TIMEOUT=str(timeout_s))[0]
     assert re.match(f"rank 0 of 2 .*: reducing the gradients failed: {says}", said), said
+
+
+def events(rank: int, path: Path, make: Make) -> list[str]:
+    """What runs, what is on its way, and what is waited for, in a whole step."""
+    bt.join()
+    program = loaded(path, make, seed=0)
+    program.replicate()
+    sums = program._replicas._sums
+    found = [type(sums).__name__]
+    begin, finish, call = sums.begin, sums.finish, program._call
+
+    def begun(number: int) -> None:
+        begin(number)
+        found.append(f"begun {number}")
+
+    def finished(number: int) -> None:
+        finish(number)
+        found.append(f"reduced {number}")
+
+    def called(entry: str) -> None:
+        found.append(entry)
+        call(entry)
+
+    sums.begin, sums.finish, program._call = begun, finished, called
+    x, y = batches(2)[0]
+    program.run(NAMES, [x[:BATCH], y[:BATCH]])
+    return found
+
+
+@pytest.mark.parametrize("kind", ["SharedSums", "GlooSums"])
+def test_a_bucket_is_updated_before_the_next_is_there(kind: str, tmp_path: Path) -> None:
+    ranks = (events,) if kind == "SharedSums" else (by_gloo, events)
+    path = compiled(tmp_path, sgd, BATCH, data_parallel=True)
+    record = bt.load(path).manifest.replicas
+    assert record is not None
+    assert len(record.buckets) > 2
+    for found in run_ranks(ranks[0], 2, *ranks[1:], path, sgd):
+        assert found[:2] == [kind, "fwd"]
+        end = found.index("reduced 0")
+        expected = list[str]()
+        for part in record.backward:
+            full = (n for n, bucket in enumerate(record.buckets) if bucket.after == part)
+            expected += [part, *(f"begun {number}" for number in full)]
+        assert found[2:end] == expected
+        expected = []
+        for number, bucket in enumerate(record.buckets):
+            expected += [f"reduced {number}"] + [bucket.update] * (bucket.update is not None)
+        assert found[end:] == expected
