@@ -16,6 +16,7 @@ from tests.ops import (
     attention_cases,
     block_cases,
     complex_cases,
+    control_cases,
     ctc_cases,
     distance_cases,
     flexible_cases,
@@ -112,6 +113,7 @@ TABLES |= {
     "rearrangement": resample_cases.rearrangement,
     "recurrent-cells": recurrent_cases.cells,
     "recurrent-packed": recurrent_cases.packed,
+    "control-flow": control_cases.cases,
 }
 for _name in recurrent_cases.KINDS:
     TABLES[f"recurrent-{_name}"] = lambda k=_name: recurrent_cases.layers(k)

@@ -21,6 +21,7 @@ from batucada.capture import attention as attention
 from batucada.capture import ctc as ctc
 from batucada.capture import sampling as sampling
 from batucada.capture.checkpoint import draws_again
+from batucada.capture.control_flow import written_out
 from batucada.capture.findings import Findings
 from batucada.capture.flexible import flexible_attention
 from batucada.capture.inputs import NamedTensor, name_inputs
@@ -165,10 +166,11 @@ class _Session:
             self.model_without_data(), recorder, drawing(recorder.generator),
             draws_again(recorder.generator), run_time_rates(recorder.rate),
             recordable_methods(recorder.value_of), flexible_attention(recorder),
-            packed_sequences(recorder), _compiling(),
+            packed_sequences(recorder), written_out(recorder.value_of), _compiling(),
             _user_errors(self.model, recorder.findings),
         ):  # fmt: skip
             results = self.forward(positional, named)
+            self._assigned_buffers()
             gradients = self.backward(results, loss_indices) if self.training else []
             self._buffer_updates()  # what a checkpoint computes again may change buffers again
             self.outputs += gradients
@@ -260,6 +262,19 @@ class _Session:
             name = f"{name}__{index}"
         self.specs.append(OutputSpec(name, result.dtype, tuple(result.shape)))
         self.outputs.append(Output(name, "output", node))
+
+    def _assigned_buffers(self) -> None:
+        """`self.mean = ...` is what `self.mean.copy_(...)` is.  A table that grew to fit is made in
+        each run instead.
+        """
+        assigned: list[tuple[torch.Tensor, torch.Tensor]] = []
+        for name, path in self.paths.items():
+            owner, _, key = path.rpartition(".")
+            now, held = self.model.get_submodule(owner)._buffers.get(key), self.sources[name]
+            if now is not None and now is not held and now.shape == held.shape:
+                assigned.append((held, now.detach().clone()))
+        for held, now in assigned:
+            held.copy_(now)
 
     def _buffer_updates(self) -> None:
         for node in self.inputs.values():
