@@ -155,7 +155,18 @@ def arithmetic() -> list[Case]:
     for power in (0, 1, 2, 3, 4, 0.5, -1, -2, 2.5):
         cases.append(_case(f"pow {power}", lambda a, p=power: a**p, _unit(7, 10)))
     x, y, z = _normal(7, 10), _normal(7, 10), _normal(7, 10)
+    scales, zeros = _unit(10) / 20, torch.zeros(10, dtype=torch.int32)
     return [
+        _case(
+            "fake_quantize",
+            lambda x: torch.fake_quantize_per_tensor_affine(x, 0.03, 99, 51, 140),
+            _normal(7, 10),
+        ),
+        _case(
+            "fake_quantize of channels",
+            lambda x: torch.fake_quantize_per_channel_affine(x, scales, zeros, 1, -30, 30),
+            _normal(7, 10),
+        ),
         *cases,
         _case("acosh", torch.acosh, 1 + _unit(10)),
         _case("xlogy", torch.xlogy, _unit(7, 10), _unit(7, 10)),

@@ -62,6 +62,7 @@ def lookups() -> list[Case]:
         *_lookups_of(torch.float64, torch.bfloat16, torch.float16),
         *_lookups_of(torch.int32, torch.uint8, torch.bool),
         case("x[i]", lambda a, i: a[i], x, pick),
+        case("x[i] of a number", lambda a, i: a[i] + a[2:, i].sum(), x, torch.tensor(-2)),
         case("x[:, i]", lambda a, i: a[:, i], x, pick),
         case("x[..., i]", lambda a, i: a[..., i], cube, below(6, 3, 2)),
         case("x[i] of none", lambda a, i: a[i], x, torch.zeros(0, dtype=torch.long)),

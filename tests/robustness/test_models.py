@@ -84,7 +84,37 @@ class Packed(Net):
         return packed.data.square().sum()  # WRONG
 
 
-CANNOT = [Noise, Branch, Item, Nonzero, InputInPlace, ParameterView, Outside, Raises, Packed]
+@torch.library.custom_op("batucada_tests::double", mutates_args=("x",))
+def double(x: torch.Tensor) -> None:
+    x.mul_(2)
+
+
+class Changing(Net):
+    def forward(self, x):
+        y = self.linear(x)
+        double(y)  # WRONG
+        return y.sum()
+
+
+class Sparse(Net):
+    def forward(self, x):
+        return torch.eye(6).to_sparse() @ self.linear(x)  # WRONG
+
+
+class Ragged(Net):
+    def forward(self, x):
+        return torch.nested.nested_tensor_from_jagged(x, torch.tensor([0, 2, 6])) * 2  # WRONG
+
+
+class Numpy(Net):
+    def forward(self, x):
+        return self.linear(x) + torch.from_numpy(x.numpy() * 2)  # WRONG
+
+
+CANNOT = [
+    Noise, Branch, Item, Nonzero, InputInPlace, ParameterView, Outside, Raises, Packed, Changing,
+    Sparse, Ragged, Numpy,
+]  # fmt: skip
 
 
 def line_of(model: type[nn.Module]) -> int:

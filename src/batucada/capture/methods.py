@@ -26,6 +26,12 @@ def recordable_methods(values: Values) -> Iterator[None]:
     def tolist(self: torch.Tensor) -> Any:
         return _to_list(self, values)
 
+    def get_item(self: torch.Tensor, index: Any) -> torch.Tensor:
+        return _get_item(*_looked_up(self, index, values))
+
+    def numpy(self: torch.Tensor, **options: Any) -> Any:
+        return _to_numpy(self, values, **options)
+
     replaced: list[tuple[Any, str, Any]] = [
         (torch, "tensor", _tensor),
         (torch, "as_tensor", _as_tensor),
@@ -34,7 +40,8 @@ def recordable_methods(values: Values) -> Iterator[None]:
         (torch, "istft", _with_window(torch.istft)),
         (torch.Tensor, "new_tensor", _new_tensor),
         (torch.Tensor, "tolist", tolist),
-        (torch.Tensor, "__getitem__", _get_item),
+        (torch.Tensor, "numpy", numpy),
+        (torch.Tensor, "__getitem__", get_item),
         (torch.Tensor, "__setitem__", _set_item),
         (_BatchNorm, "forward", _batch_norm),
     ]
@@ -100,6 +107,41 @@ def _to_list(x: torch.Tensor, values: Values) -> Any:
         f"{user_line(frames_here())}: the program reads a tensor's values (.tolist()); a compiled"
         " graph is static. Use torch.where, or make the list on the host"
     )
+
+
+def _to_numpy(x: torch.Tensor, values: Values, **options: Any) -> Any:
+    with _disable_current_modes():
+        known = x if x.device.type != "meta" else values(x)
+        if known is not None:
+            return torch._C.TensorBase.numpy(known, **options)
+    raise CaptureError(
+        f"{user_line(frames_here())}: the program reads a tensor's values (.numpy()); put what it"
+        " does with them into a torch.library.custom_op with register_fake, which PyTorch then runs"
+    )
+
+
+def _looked_up(x: torch.Tensor, index: Any, values: Values) -> tuple[torch.Tensor, Any]:
+    """x and an index in which the places that depend on an input, which PyTorch would read, are
+    looked up already.
+    """
+    parts = list(index) if isinstance(index, tuple) else [index]
+    for at, part in enumerate(parts):
+        if not isinstance(part, torch.Tensor) or not _is_place(part):
+            continue
+        before = parts[:at]
+        if not all(isinstance(other, int | slice) for other in before):
+            continue
+        with _disable_current_modes():
+            known = values(part) is not None
+        if not known:
+            places = [*[None] * at, part.reshape(1)]
+            x, parts[at] = torch.ops.aten.index.Tensor(x, places), 0
+    return x, (tuple(parts) if isinstance(index, tuple) else parts[0])
+
+
+def _is_place(index: torch.Tensor) -> bool:
+    is_number = not index.dim() and not index.is_floating_point() and index.dtype != torch.bool
+    return is_number and index.device.type == "meta"
 
 
 def _get_item(x: torch.Tensor, index: Any) -> torch.Tensor:

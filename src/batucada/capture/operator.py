@@ -67,7 +67,8 @@ def functional_form(operator: Operator) -> Any:
     packet = getattr(getattr(torch.ops, namespace), base, None)
     if packet is None or overload not in packet.overloads():
         return None
-    return getattr(packet, overload)
+    found = getattr(packet, overload)
+    return None if found is operator.func else found  # a name without the underscore of old
 
 
 def concerns_complex(operator: Operator, args: Any, kwargs: dict[str, Any]) -> bool:

@@ -51,6 +51,7 @@ _LABELLED = {"aten.embedding", "aten.embedding_dense_backward"} | frozenset(
 )
 
 
+_DENSE = "use a padded tensor and a mask, or a dense one"
 _NUMBERS = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.equal.default)
 
 
@@ -113,6 +114,9 @@ class Recorder(TorchDispatchMode):
         if tensor.is_complex():
             tensor = self._complex.whole(tensor)
         if tensor not in self._aliases:
+            if tensor.is_nested or tensor.layout != torch.strided:
+                kind = "nested" if tensor.is_nested else "sparse"
+                raise CaptureError(f"{self._here()}: {kind} tensors are not supported; {_DENSE}")
             if tensor.device.type == "meta" and tensor.numel():
                 why = self.unusable.get(id(tensor), "a tensor made outside the capture is used")
                 raise CaptureError(f"{self._here()}: {why}")
@@ -286,6 +290,8 @@ class Recorder(TorchDispatchMode):
     ) -> Any:
         """An operator that changes its first argument, by the one that returns a new tensor."""
         new = functional_form(operator)
+        if new is None:
+            why = why or "it changes its argument; write one that returns the new tensor"
         if new is None or torch.Tag.nondeterministic_seeded in operator.func.tags:
             return self._report(operator, args, kwargs, where, why)
         with self:
@@ -300,7 +306,13 @@ class Recorder(TorchDispatchMode):
         func = operator.func
         if not can_run_on_host(func):
             return self._report(operator, args, kwargs, where, why)
-        out = self._run(func, args, kwargs)
+        try:
+            out = self._run(func, args, kwargs)
+        except NotImplementedError:
+            raise CaptureError(
+                f"{where}: {operator.name} has no kernel, and PyTorch cannot tell what its result"
+                " will be; compute it on the host"
+            ) from None
         self.findings.hosted.append((operator.name, where))
         with origin(where, self.section):
             found = host_nodes(func, args, kwargs, out, self.node_of)
