@@ -153,9 +153,10 @@ def tensors(x: Pair) -> tuple[Tensor, Tensor]:
     if not known:
         re, im = (torch.full((), part, dtype=torch.float64, device="meta") for part in (x.re, x.im))
         return re, im
-    dtype = torch.promote_types(known[0].dtype, known[-1].dtype)
-    if dtype not in (torch.float32, torch.float64, torch.float16):
-        dtype = torch.float32
+    dtypes = {part.dtype for part in known}
+    dtype = torch.float16 if dtypes == {torch.float16} else torch.float32
+    if torch.float64 in dtypes:
+        dtype = torch.float64
     shape = torch.broadcast_shapes(*(part.shape for part in known))
 
     def whole(part: Part) -> Tensor:

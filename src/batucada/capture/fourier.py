@@ -12,6 +12,7 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
@@ -38,12 +39,15 @@ def _cost(length: int) -> tuple[int, int]:
 def _roots(length: int, rows: int, columns: int, dtype: torch.dtype) -> Pair:
     """exp(-2 pi i r c / length) [rows, columns]"""
     with _disable_current_modes():
-        grid = torch.outer(torch.arange(rows), torch.arange(columns)) % length
-        return _unit(grid.double() * (-2 * math.pi / length), dtype)
+        grid = np.outer(np.arange(rows), np.arange(columns)) % length
+        return _unit(grid * (-2 * math.pi / length), dtype)
 
 
-def _unit(angle: Tensor, dtype: torch.dtype) -> Pair:
-    return Pair(angle.cos().to(dtype), angle.sin().to(dtype))
+def _unit(angle: np.ndarray, dtype: torch.dtype) -> Pair:
+    """By numpy, whose sines take less memory than PyTorch's, 0.7 MB of code."""
+    kept = str(dtype).removeprefix("torch.")
+    re, im = (torch.from_numpy(wave(angle).astype(kept)) for wave in (np.cos, np.sin))
+    return Pair(re, im)
 
 
 @functools.lru_cache(maxsize=64)
@@ -52,8 +56,8 @@ def _chirp(length: int, dtype: torch.dtype) -> tuple[Pair, Pair, int]:
     sides of 0 [longer, 1]."""
     longer = 1 << (2 * length - 2).bit_length()
     with _disable_current_modes():
-        squares = torch.arange(length) ** 2 % (2 * length)
-        chirp = _unit(squares.double() * (-math.pi / length), torch.float64)
+        squares = np.arange(length) ** 2 % (2 * length)
+        chirp = _unit(squares * (-math.pi / length), torch.float64)
         around = torch.zeros(longer, dtype=torch.complex128)
         around[:length] = torch.complex(chirp.re, -chirp.im)
         around[longer - length + 1 :] = around[1:length].flip(0)

@@ -32,12 +32,21 @@ class Operator:
     packet: str  # `aten.add_`
     base: str  # `add`
     functional: str  # the operator that returns a new tensor: `aten.add.Tensor`
-    translation: Translation | None
     changes: bool  # its first argument
     also_changes: tuple[int, ...]
     is_view: bool
     reads_values: bool
     decomposes: bool
+
+    @property
+    def translation(self) -> Translation | None:
+        return _translation(self.functional)
+
+
+@functools.cache
+def _translation(name: str) -> Translation | None:
+    """Looked up when it is needed only: to know that there is none, all of `ops` is imported."""
+    return ATEN.get(name)
 
 
 @functools.cache
@@ -51,7 +60,6 @@ def operator_of(func: Any) -> Operator:
         packet=func._schema.name.replace("::", "."),
         base=func._schema.name.split("::")[1].strip("_"),
         functional=functional,
-        translation=ATEN.get(functional),
         changes=changes,
         also_changes=_ALSO_CHANGED.get(name, ()),
         is_view=func.is_view,
