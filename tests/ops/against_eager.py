@@ -97,7 +97,7 @@ def _gradients(
         for path, parameter in model.each[i].named_parameters()
     }
     return {
-        f"gradient of {name}": (program.gradient(name), grad)
+        f"gradient of {name}": (program.gradient(name), grad.to_dense())
         for name, grad in names.items()
         if grad is not None
     }

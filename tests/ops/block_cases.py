@@ -27,6 +27,33 @@ def _case(name: str, function: Callable[..., Any], *tensors: torch.Tensor) -> Ca
     return Case(name, module, tensors)
 
 
+class Observed(nn.Module):
+    """What quantisation-aware training does to an activation, or to each row of a weight."""
+
+    on: torch.Tensor
+    least: torch.Tensor
+    greatest: torch.Tensor
+    scale: torch.Tensor
+    zero: torch.Tensor
+
+    def __init__(self, rows: bool) -> None:
+        super().__init__()
+        shape = (7,) if rows else ()
+        self.rows = rows
+        self.register_buffer("on", torch.ones(1, dtype=torch.uint8))
+        self.register_buffer("least", torch.full(shape, -0.3 if rows else torch.inf))
+        self.register_buffer("greatest", torch.full(shape, 0.4 if rows else -torch.inf))
+        self.register_buffer("scale", torch.ones(shape or 1))
+        self.register_buffer("zero", torch.zeros(shape or 1, dtype=torch.int32))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        low, high = (-128, 127) if self.rows else (0, 255)
+        return torch.fused_moving_avg_obs_fake_quant(
+            x, self.on, self.on, self.least, self.greatest, self.scale, self.zero, 0.01, low, high,
+            0, self.rows, self.rows,
+        )  # fmt: skip
+
+
 def layers() -> list[Case]:
     norm = nn.BatchNorm1d(10)
     with torch.no_grad():
@@ -40,6 +67,8 @@ def layers() -> list[Case]:
     block = nn.Sequential(nn.Linear(10, 10), nn.ReLU(), nn.Linear(10, 10))
     return [
         *cases,
+        Case("observed", Observed(False), (_normal(7, 10),)),
+        Case("observed rows", Observed(True), (_normal(7, 10),)),
         _case("residual", lambda x: x + torch.tanh(x) * x, _normal(7, 10)),
         _case("block", block, _normal(7, 10)),
         _case("from 1 feature", nn.Linear(1, 10), _normal(7, 1)),

@@ -200,6 +200,7 @@ def transforms() -> list[Case]:
         _case("irfft2", lambda z: fft.irfft2(z, s=(6, 8)), (2, 6, 5)),
         _case("hfft", fft.hfft, (2, 7)),
         _real("ihfft", fft.ihfft, _normal(2, 7)),
+        _real("ihfftn", fft.ihfftn, _normal(3, 4)),
         _real("rfft of a part", lambda x: fft.rfft(x, n=9, dim=0), _normal(8, 2)),
         _case("inverse along rows", lambda z: fft.irfft(z, dim=0), (101, 3)),
         _case("prime", lambda z: fft.irfft(z, n=1031), (2, 516)),

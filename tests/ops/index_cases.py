@@ -63,6 +63,7 @@ def lookups() -> list[Case]:
         *_lookups_of(torch.int32, torch.uint8, torch.bool),
         case("x[i]", lambda a, i: a[i], x, pick),
         case("x[i] of a number", lambda a, i: a[i] + a[2:, i].sum(), x, torch.tensor(-2)),
+        case("masked_select", lambda a: a.masked_select(torch.eye(7, 10) > 0), x),
         case("x[:, i]", lambda a, i: a[:, i], x, pick),
         case("x[..., i]", lambda a, i: a[..., i], cube, below(6, 3, 2)),
         case("x[i] of none", lambda a, i: a[i], x, torch.zeros(0, dtype=torch.long)),
@@ -100,6 +101,7 @@ def embeddings() -> list[Case]:
     tied = nn.Embedding(12, 8)
     return [
         case("Embedding", nn.Embedding(10, 4), index),
+        case("Embedding sparse", nn.Embedding(10, 4, sparse=True), index),
         case("Embedding of 33", nn.Embedding(10, 33), index),
         case("Embedding of 64", nn.Embedding(10, 64), index),
         case("Embedding of 1", nn.Embedding(10, 1), index),

@@ -129,7 +129,7 @@ def reciprocal(x: Pair) -> Pair:
     return div(1, x)
 
 
-@rule("conj_physical")
+@rule("conj_physical", "_conj_physical")
 def conj(x: Pair) -> Pair:
     return Pair(x.re, minus(0, x.im))
 

@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from batucada.capture import attention as attention
 from batucada.capture import ctc as ctc
+from batucada.capture import lookups as lookups
 from batucada.capture import quantisation as quantisation
 from batucada.capture import sampling as sampling
 from batucada.capture.checkpoint import draws_again

@@ -170,6 +170,8 @@ class Recorder(TorchDispatchMode):
 
     def _read(self, func: Any, args: Any, kwargs: dict[str, Any], where: str) -> Any:
         """The result of an operator that looks at values, where these are known already."""
+        if func is torch.ops.aten.masked_select.default and args[0].shape == args[1].shape:
+            func, args = torch.ops.aten.index.Tensor, (args[0], [args[1]])
         if func is torch.ops.aten.index.Tensor:
             args = (args[0], positions(args[1], self.value_of))
             if _is_static(func, args, kwargs):
