@@ -1,6 +1,6 @@
 """How replicas scale on this machine, what reducing costs, and what a cluster would make of it.
 
-    python benchmarks/scaling.py steps --case train-1024 --ranks 2 --rounds 15
+    [BATUCADA_REDUCE=shared] python benchmarks/scaling.py steps --case train-1024 --rounds 15
     python benchmarks/scaling.py network --ranks 2,4,8
     python benchmarks/scaling.py curves --ranks 1,2,4,8 --plot docs/loss-curves.svg
     python benchmarks/scaling.py model --plot docs/scaling.svg
@@ -175,6 +175,7 @@ def _steps(arguments: argparse.Namespace, folder: Path) -> None:
     line = {
         "case": arguments.case, "ranks": ranks, "bound": arguments.bind, "batch": batch,
         "gradient_bytes": size, "buckets": len(record.buckets),
+        "reduced": batucada.Options().with_environment().reduce,
         **{k: round(v, 1) for k, v in times.items()},
         "samples_per_s_alone": round(1e6 * batch / times["alone_us"]),
         "samples_per_s": round(1e6 * ranks * batch / times["replicas_us"]),

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 
 from batucada.errors import OptionError
 
+Reduce = Literal["gloo", "shared"]
 TargetLevel = Literal["x86-64-v2", "x86-64-v3", "x86-64-v4", "aarch64"]
 MAX_THREADS = 1024
 
@@ -29,10 +30,13 @@ class Options:
     timeout: float = 1800.0
     data_parallel: bool = False
     bucket_mb: float = 4.0
+    reduce: Reduce = "gloo"
 
     def __post_init__(self) -> None:
         if self.target is not None and self.target not in get_args(TargetLevel):
             raise OptionError(_expected("target", self.target, " or ".join(get_args(TargetLevel))))
+        if self.reduce not in get_args(Reduce):
+            raise OptionError(_expected("reduce", self.reduce, " or ".join(get_args(Reduce))))
         if not 0 <= self.debug <= 3:
             raise OptionError(_expected("debug", self.debug, "0, 1, 2 or 3"))
         if self.threads is not None and not 1 <= self.threads <= MAX_THREADS:
@@ -90,6 +94,12 @@ def _parse_debug(text: str) -> int:
     if text not in ("0", "1", "2", "3"):
         raise ValueError(text)
     return int(text)
+
+
+def _parse_reduce(text: str) -> str:
+    if text not in get_args(Reduce):
+        raise ValueError(text)
+    return text
 
 
 def _parse_target(text: str) -> str:
@@ -167,6 +177,11 @@ KNOBS = (
     Knob(
         "bucket_mb", ("BATUCADA_BUCKET_MB",), "megabytes, more than 0", _parse_positive,
         "gradients that replicas reduce in one go: a bucket is closed when it has this size",
+    ),
+    Knob(
+        "reduce", ("BATUCADA_REDUCE",), " or ".join(get_args(Reduce)), _parse_reduce,
+        "how replicas add up gradients: by Gloo, or in memory that all share where they are on one"
+        " machine",
     ),
 )  # fmt: skip
 

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from benchmarks.forked import exit_status
 
-from batucada.runtime import shared
 from tests.distributed.hosts import Host
 
 _CONTEXT = multiprocessing.get_context("forkserver")
@@ -62,7 +61,6 @@ def _run(
     os.dup2(spoken, 1)
     os.dup2(spoken, 2)
     _move_to(host)
-    shared._offered = lambda _: None  # hosts that are two reach no memory of one another
     os.chdir(folder)
     os.environ.update(environ)
     sys.argv = [f"{folder}/data_parallel.py", *arguments]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from torch import nn
 
 import batucada as bt
 from batucada.errors import OptionError
-from batucada.runtime import replicas, shared
 from tests.runtime.ranks import run_ranks
 
 BATCH, STEPS = 6, 4
@@ -197,24 +196,6 @@ def trained(
     return values(program)
 
 
-def by_gloo(rank: int, function: Callable[..., Any], *args: Any) -> Any:
-    """Rank 0 shares no memory, so none does."""
-    if rank == 0:
-        shared._offered = lambda _: None
-    return function(rank, *args)
-
-
-def on_machines_of_two(rank: int, function: Callable[..., Any], *args: Any) -> Any:
-    """A rank reaches one other, and it is an error if it does without."""
-    mapped = shared._mapped
-
-    def near(offers: Sequence[Any], size: int) -> dict[int, Any]:
-        return mapped([o if n // 2 == rank // 2 else None for n, o in enumerate(offers)], size)
-
-    shared._mapped, replicas.GlooSums = near, None  # type: ignore[misc, assignment]
-    return function(rank, *args)
-
-
 def alone(path: Path, make: Make, ranks: int, kind: str = "plain") -> dict[str, torch.Tensor]:
     program = loaded(path, make, seed=0, kind=kind)
     for x, y in batches(ranks):
@@ -246,6 +227,7 @@ def test_two_ranks_are_one_of_twice_the_batch(case: str, tmp_path: Path) -> None
     kind, make, atol = CASES[case]
     path = compiled(tmp_path, make, BATCH, data_parallel=True, kind=kind)
     found = run_ranks(trained, 2, 2, path, make, None, kind)
+    found += run_ranks(trained, 2, 2, path, make, None, kind, BATUCADA_REDUCE="shared")
     assert_identical(found)
     expected = alone(compiled(tmp_path, make, 2 * BATCH, False, kind), make, 2, kind)
     for name, value in expected.items():
@@ -267,7 +249,7 @@ def test_sections_one_by_one_are_a_whole_step(
 ) -> None:
     path = compiled(tmp_path, make, BATCH, data_parallel=True)
     found = run_ranks(trained, 2, 2, path, make, sections, "plain")
-    found += run_ranks(by_gloo, 2, trained, 2, path, make, sections, "plain")
+    found += run_ranks(trained, 2, 2, path, make, sections, "plain", BATUCADA_REDUCE="shared")
     assert_identical([*found, run_ranks(trained, 2, 2, path, make, None, "plain")[0]])
 
 
@@ -278,11 +260,10 @@ def test_three_and_four_ranks_with_buffers(tmp_path: Path) -> None:
         found = run_ranks(trained, ranks, ranks, path, adamw, None, "norm")
         assert_identical(found)
         assert found[0]["net__norm__num_batches_tracked"] == STEPS
-    for way in (by_gloo, on_machines_of_two):
-        others = run_ranks(way, 4, trained, 4, path, adamw, None, "norm")
-        assert_identical(others)
-        for name, value in others[0].items():  # they add in another order
-            torch.testing.assert_close(found[0][name], value, rtol=1e-4, atol=2e-6)
+    other = run_ranks(trained, 4, 4, path, adamw, None, "norm", BATUCADA_REDUCE="shared")
+    assert_identical(other)
+    for name, value in other[0].items():  # added up in another order
+        torch.testing.assert_close(found[0][name], value, rtol=1e-4, atol=2e-6)
 
 
 def gradients(rank: int, path: Path) -> list[torch.Tensor]:

@@ -23,14 +23,13 @@ from batucada.errors import ReplicaError
 from batucada.ir.types import DType
 from batucada.pef import PlaceRecord
 from batucada.runtime.results import torch_dtype
-from batucada.runtime.shared import SharedMemory, _Offer, _Part
+from batucada.runtime.shared import SharedMemory, _add, _Offer, _pieces
 from tests.runtime.ranks import run_ranks
 from tests.runtime.test_data_parallel import (
     BATCH,
     NAMES,
     Make,
     batches,
-    by_gloo,
     compiled,
     loaded,
     sgd,
@@ -54,21 +53,19 @@ def test_only_the_file_that_was_offered_is_mapped() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["f32", "bf16"])
-@pytest.mark.parametrize(("ranks", "at_once"), [(2, False), (3, True)])
-def test_each_rank_adds_up_its_part(dtype: DType, ranks: int, at_once: bool) -> None:
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_each_rank_adds_up_its_part(dtype: DType, ranks: int) -> None:
     for count in (0, 5, 1000, 250_000):
         bucket = PlaceRecord(dtype, (count,), slot=3, offset=64)
         files = [mmap.mmap(-1, mmap.PAGESIZE + 64 + bucket.bytes + 64) for _ in range(ranks)]
-        memories = [SharedMemory(tuple(files), (), place) for place in range(ranks)]
-        blocks = [torch.from_numpy(memories[0].block(rank)) for rank in range(ranks)]
+        memory = SharedMemory(tuple(files), processes=())
+        blocks = [torch.from_numpy(memory.block(rank)) for rank in range(ranks)]
         found = [block[64 : 64 + bucket.bytes].view(torch_dtype(bucket)) for block in blocks]
         for rank, values in enumerate(found):
             values.copy_(torch.randn(count, generator=torch.Generator().manual_seed(rank)))
         expected = sum(found[1:], start=found[0].clone())
-        for part in [_Part(memory, bucket) for memory in memories]:
-            part.add(share=at_once)
-            if not at_once:
-                part.share()
+        for rank in range(ranks):
+            _add(_pieces(memory, bucket)[rank::ranks])
         assert all(torch.equal(values, expected) for values in found)
         assert not any(block[:64].any() or block[-64:].any() for block in blocks)
 
@@ -114,7 +111,9 @@ def test_nobody_waits_for_the_gradients_of_a_rank_that_is_lost(
     act: Callable[[], Any], timeout_s: int, says: str, tmp_path: Path
 ) -> None:
     path = compiled(tmp_path, sgd, BATCH, data_parallel=True)
-    said = run_ranks(left_alone, 2, path, act, CCL_TIMEOUT=str(timeout_s))[0]
+    said = run_ranks(
+        left_alone, 2, path, act, CCL_TIMEOUT=str(timeout_s), BATUCADA_REDUCE="shared"
+    )[0]
     assert re.match(f"rank 0 of 2 .*: reducing the gradients failed: {says}", said), said
 
 
@@ -145,14 +144,15 @@ def events(rank: int, path: Path, make: Make) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("kind", ["SharedSums", "GlooSums"])
-def test_a_bucket_is_updated_before_the_next_is_there(kind: str, tmp_path: Path) -> None:
-    ranks = (events,) if kind == "SharedSums" else (by_gloo, events)
+@pytest.mark.parametrize(("reduce", "kind"), [("shared", "SharedSums"), ("gloo", "GlooSums")])
+def test_a_bucket_is_updated_before_the_next_is_there(
+    reduce: str, kind: str, tmp_path: Path
+) -> None:
     path = compiled(tmp_path, sgd, BATCH, data_parallel=True)
     record = bt.load(path).manifest.replicas
     assert record is not None
     assert len(record.buckets) > 2
-    for found in run_ranks(ranks[0], 2, *ranks[1:], path, sgd):
+    for found in run_ranks(events, 2, path, sgd, BATUCADA_REDUCE=reduce):
         assert found[:2] == [kind, "fwd"]
         end = found.index("reduced 0")
         expected = list[str]()

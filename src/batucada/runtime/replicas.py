@@ -112,7 +112,7 @@ def _sums(device: Device, buckets: Sequence[PlaceRecord]) -> GlooSums | SharedSu
         memory = shared_memory(device.gradients.size)
     if memory is None:
         return GlooSums([device.place(bucket) for bucket in buckets])
-    device.gradients = memory.block(memory.place)
+    device.gradients = memory.block(distributed.get_rank())
     return SharedSums(memory, buckets)
 
 
