@@ -47,6 +47,10 @@ def _map(x: Tensor) -> Tensor:
     return each(lambda y, factor: y.tanh() * factor, x, x[0])
 
 
+def _doubled(x: Tensor) -> Tensor:
+    return x * 2 + x.relu()
+
+
 class Assigned(nn.Module):
     """A running mean, the one before it, and a count."""
 
@@ -71,5 +75,6 @@ def cases() -> list[Case]:
         Case("while_loop", Function(_loop), (x,)),
         Case("scan", Function(_scan), (x,)),
         Case("map", Function(_map), (x,)),
+        Case("TorchScript", Function(torch.jit.script(_doubled)), (x,)),
         Case("assigned buffers", Assigned(), (x,)),
     ]

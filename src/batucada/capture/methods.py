@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._python_dispatch import _disable_current_modes
 
@@ -140,6 +141,8 @@ def _looked_up(x: torch.Tensor, index: Any, values: Values) -> tuple[torch.Tenso
 
 
 def _is_place(index: torch.Tensor) -> bool:
+    if is_functorch_wrapped_tensor(index):
+        return False  # vmap's, which it indexes with itself
     is_number = not index.dim() and not index.is_floating_point() and index.dtype != torch.bool
     return is_number and index.device.type == "meta"
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.jit._fuser import optimized_execution
 from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -107,13 +108,17 @@ def examine(
 @contextlib.contextmanager
 def _compiling() -> Iterator[None]:
     """`torch.compiler.is_compiling()` is true, as under torch.compile: libraries then leave out
-    shortcuts that look at values, and caches of tensors.  What the user compiled runs as written.
+    shortcuts that look at values, and caches of tensors.  What the user compiled runs as written,
+    and TorchScript as in its first call, not differently from the second on.
     """
     before = torch.compiler._is_compiling_flag
     torch.compiler._is_compiling_flag = True
     used = "torch._dynamo" in sys.modules  # an import of a second
     try:
-        with torch.compiler.set_stance("force_eager") if used else contextlib.nullcontext():
+        with (
+            optimized_execution(False),
+            torch.compiler.set_stance("force_eager") if used else contextlib.nullcontext(),
+        ):
             yield
     finally:
         torch.compiler._is_compiling_flag = before
