@@ -174,3 +174,21 @@ def distances(reduction: str) -> list[Case]:
             "Triplet by distance", nn.TripletMarginWithDistanceLoss(swap=True, **options), (a, b, c)
         ),
     ]
+
+
+class Adaptive(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.AdaptiveLogSoftmaxWithLoss(8, 12, [3, 7], 2.0, head_bias=True)
+
+    def forward(self, x: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
+        output, loss = self.head(x, words)
+        return output * loss
+
+
+def adaptive() -> list[Case]:
+    s = _Samples()
+    return [
+        Case("adaptive", Adaptive(), (s.normal(12, 8), torch.arange(12))),
+        Case("adaptive bare", Adaptive(), (s.normal(8), torch.tensor(5))),
+    ]

@@ -36,6 +36,7 @@ from tests.ops.against_eager import Case, differences
 TABLES: dict[str, Callable[[], list[Case]]] = {
     "special-values": activation_cases.special_values,
     "over-a-dimension": activation_cases.over_a_dimension,
+    "adaptive softmax": loss_cases.adaptive,
     "layers": block_cases.layers,
     "reductions": block_cases.reductions,
     "views": block_cases.views,

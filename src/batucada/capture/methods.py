@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch._C._functorch import is_functorch_wrapped_tensor
+from torch.nn.modules.adaptive import _ASMoutput
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._python_dispatch import _disable_current_modes
 
@@ -45,6 +46,7 @@ def recordable_methods(values: Values) -> Iterator[None]:
         (torch.Tensor, "__getitem__", get_item),
         (torch.Tensor, "__setitem__", _set_item),
         (_BatchNorm, "forward", _batch_norm),
+        (nn.AdaptiveLogSoftmaxWithLoss, "forward", _adaptive_log_softmax),
     ]
     before = [(place, name, vars(place).get(name)) for place, name, _ in replaced]
     for place, name, function in replaced:
@@ -193,3 +195,14 @@ def _batch_norm(self: _BatchNorm, x: torch.Tensor) -> torch.Tensor:
         for running, own in ((mean, own_mean), (var, own_var)):
             running.copy_((1 - share) * running + share * own)
     return out
+
+
+def _adaptive_log_softmax(
+    self: nn.AdaptiveLogSoftmaxWithLoss, x: torch.Tensor, target: torch.Tensor
+) -> _ASMoutput:
+    """PyTorch computes the clusters that the targets are in, which only a run knows: here all are
+    computed, and the targets' picked.
+    """
+    logarithms = self.log_prob(x if target.dim() else x.unsqueeze(0))
+    output = logarithms.gather(1, target.reshape(-1, 1)).reshape(target.shape)
+    return _ASMoutput(output, (-output).mean())
