@@ -162,16 +162,6 @@ def test_two_inputs_of_one_name() -> None:
         capture(Sum(), (twice, twice), training=False)
 
 
-def test_complex_numbers_without_a_form() -> None:
-    class Inverse(nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return torch.linalg.inv(torch.complex(x, x)).abs()
-
-    found = error_of(Inverse(), x=NamedTensor("x", torch.zeros(4, 4)))
-    assert "no form for complex numbers" in found
-    assert "torch.linalg.inv" in line_in(found)
-
-
 def test_complex_numbers_of_half_precision() -> None:
     class Half(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:

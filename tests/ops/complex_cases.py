@@ -240,3 +240,21 @@ def spectrograms() -> list[Case]:
         ),
         Case("istft", Inverse(), (_normal(2, 64),), rtol=1e-5, atol=1e-5),
     ]
+
+
+def of_pytorch() -> list[Case]:
+    """Operators that PyTorch runs."""
+    square, eye = (4, 4), torch.eye(4)
+    return [
+        _case("inv", torch.linalg.inv, square),
+        _case("det", torch.linalg.det, square),
+        _case("solve", torch.linalg.solve, square, square),
+        _case("cholesky", lambda z: torch.linalg.cholesky(z @ z.mH + eye), square),
+        _case("eigvals", lambda z: torch.linalg.eigvals(z).sum(0, True), square),
+        _case("prod", lambda z: z.prod(0), square),
+        _real("eigenvalues of real numbers", _spectrum, _normal(*square)),
+    ]
+
+
+def _spectrum(x: Tensor) -> Tensor:
+    return torch.linalg.eig(x)[0].abs().sum()

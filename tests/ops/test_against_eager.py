@@ -68,6 +68,7 @@ TABLES: dict[str, Callable[[], list[Case]]] = {
     "complex-arithmetic": complex_cases.arithmetic,
     "complex-products": complex_cases.products,
     "complex-views": complex_cases.views,
+    "complex-of-pytorch": complex_cases.of_pytorch,
     "fourier": complex_cases.transforms,
     "spectrograms": complex_cases.spectrograms,
 }

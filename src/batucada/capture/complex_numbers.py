@@ -65,7 +65,7 @@ class ComplexNumbers:
         self._alive: list[Tensor] = []  # an id stays unique while its tensor lives
 
     def own(self, z: Tensor, node: Node) -> None:
-        """`z` is an input of the program, kept as `node`, whose last dimension are the parts."""
+        """`z` is kept as `node`, whose last dimension are the parts."""
         whole = self.standing_for(node)
         self._aliases.own(whole, node)
         self._keep(z, *self._halves(whole))

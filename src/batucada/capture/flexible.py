@@ -19,7 +19,8 @@ import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
 from batucada.capture.attention import attended
-from batucada.capture.recorder import Recorder, type_of
+from batucada.capture.dtypes import type_of
+from batucada.capture.recorder import Recorder
 from batucada.ir.graph import Node, input_node, postorder
 
 Tensor = torch.Tensor

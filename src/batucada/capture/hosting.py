@@ -7,11 +7,10 @@ from typing import Any
 
 import torch
 
-from batucada.capture.dtypes import dtype_of
+from batucada.capture.dtypes import type_of
 from batucada.capture.leaves import leaves
 from batucada.errors import CaptureError
 from batucada.ir.graph import Node
-from batucada.ir.types import Type
 from batucada.ops.host import host_call
 
 WHERE_TENSORS_ARE = {"layout", "device", "pin_memory", "memory_format", "non_blocking"}
@@ -33,7 +32,7 @@ def host_nodes(
     def form(value: Any) -> Any:
         if isinstance(value, torch.Tensor):
             tensors.append(node_of(value))
-            return {"tensor": len(tensors) - 1}
+            return {"complex" if value.is_complex() else "tensor": len(tensors) - 1}
         if isinstance(value, torch.dtype):
             return {"dtype": str(value).removeprefix("torch.")}
         if isinstance(value, list | tuple):
@@ -48,9 +47,8 @@ def host_nodes(
     found = []
     for index, result in enumerate(leaves(out)):
         if isinstance(result, torch.Tensor):
-            kind = Type(dtype_of(result.dtype), tuple(result.shape))
             node = host_call(
-                tuple(tensors), str(func), text, index, kind, flops if not found else 0
+                tuple(tensors), str(func), text, index, type_of(result), flops if not found else 0
             )
             found.append((result, node))
     return found

@@ -25,6 +25,7 @@ from batucada.capture import quantisation as quantisation
 from batucada.capture import sampling as sampling
 from batucada.capture.checkpoint import draws_again
 from batucada.capture.control_flow import written_out
+from batucada.capture.dtypes import type_of
 from batucada.capture.findings import Findings
 from batucada.capture.flexible import flexible_attention
 from batucada.capture.inputs import NamedTensor, name_inputs
@@ -32,7 +33,7 @@ from batucada.capture.methods import recordable_methods
 from batucada.capture.naming import input_name, model_name, symbol_name
 from batucada.capture.places import user_line
 from batucada.capture.randomness import run_time_rates
-from batucada.capture.recorder import Recorder, type_of
+from batucada.capture.recorder import Recorder
 from batucada.capture.restoring import restored
 from batucada.capture.sequences import packed_sequences
 from batucada.errors import CaptureError, InputError

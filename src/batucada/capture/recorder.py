@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from batucada.capture.aliases import Aliases, SharedElementsError
 from batucada.capture.clock import Clock
-from batucada.capture.dtypes import dtype_of, torch_dtype
+from batucada.capture.dtypes import dtype_of, torch_dtype, type_of
 from batucada.capture.findings import Findings
 from batucada.capture.folding import MASKS, folded, positions, value_of
 from batucada.capture.guards import value_that_passes
@@ -34,7 +34,6 @@ from batucada.capture.operator import (
 from batucada.capture.places import frames_here, user_line
 from batucada.errors import CaptureError
 from batucada.ir.graph import Node, Section, input_node
-from batucada.ir.types import Type
 from batucada.ops import TypeRuleError, origin
 from batucada.ops.create import full
 from batucada.ops.elementwise import cast
@@ -53,13 +52,6 @@ _LABELLED = {"aten.embedding", "aten.embedding_dense_backward"} | frozenset(
 
 _DENSE = "use a padded tensor and a mask, or a dense one"
 _NUMBERS = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.equal.default)
-
-
-def type_of(tensor: torch.Tensor) -> Type:
-    """Of a complex one that of its parts, along a last dimension."""
-    if tensor.is_complex():
-        return Type(dtype_of(tensor.dtype.to_real()), (*tensor.shape, 2))
-    return Type(dtype_of(tensor.dtype), tuple(tensor.shape))
 
 
 class Recorder(TorchDispatchMode):
@@ -255,10 +247,7 @@ class Recorder(TorchDispatchMode):
         made = self._complex.call(operator, args, kwargs)
         if made is NotImplemented and operator.decomposes:
             made = self._decomposed(operator.func, args, kwargs)
-        if made is NotImplemented:
-            why = "it has no form for complex numbers"
-            return self._report(operator, args, kwargs, where, why)
-        return made
+        return self._call_host(operator, args, kwargs, where) if made is NotImplemented else made
 
     def _decomposed(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         """By PyTorch's table, else by the kernel that is made of other operators."""
@@ -319,7 +308,7 @@ class Recorder(TorchDispatchMode):
         with origin(where, self.section):
             found = host_nodes(func, args, kwargs, out, self.node_of)
         for tensor, node in found:
-            self.bind(tensor, node)
+            (self.own if tensor.is_complex() else self.bind)(tensor, node)
         if operator.is_view:
             self._aliases.bind_view(out, func, args, kwargs)
         return out

@@ -1,7 +1,8 @@
 """Operators without a kernel: PyTorch runs them on views of the program's memory.
 
 A call is written down as data: `target` is the operator's name with its overload, `form` its
-arguments as JSON, in which `{"tensor": i}` stands for the i-th argument of the node and
+arguments as JSON, in which `{"tensor": i}` stands for the i-th argument of the node,
+`{"complex": i}` for that seen as complex numbers, whose parts are its last dimension, and
 `{"dtype": name}` for a dtype of PyTorch.  An operator with several results is several nodes: see
 `call_key`.
 """

@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 from batucada.errors import HostStageError, PefError
 from batucada.ir.types import TORCH_NAMES, DType
 from batucada.pef import HostRecord, PlaceRecord
+from batucada.runtime.results import as_kept
 
 
 class HostStage:
@@ -39,7 +40,7 @@ class HostStage:
                 f" {type(error).__name__}: {error}"
             ) from error
         for index, view in self._results.items():
-            view.tensor().copy_(results[index])
+            view.tensor().copy_(as_kept(results[index]))
         return 0
 
 
@@ -73,7 +74,7 @@ def evaluate_call(
 ) -> np.ndarray:
     """The oracle's value of a result: half precision is held in float32 there."""
     tensors = [torch.from_numpy(np.ascontiguousarray(array)) for array in arrays]
-    value = tree_leaves(_call(_operator(target), json.loads(form), tensors))[result]
+    value = as_kept(tree_leaves(_call(_operator(target), json.loads(form), tensors))[result])
     return (value.float() if dtype in ("bf16", "f16") else value).numpy()
 
 
@@ -83,6 +84,8 @@ def _call(operator: Callable[..., Any], form: Any, tensors: Sequence[torch.Tenso
             return [value(part) for part in item]
         if isinstance(item, dict):
             kind, name = next(iter(item.items()))
+            if kind == "complex":
+                return torch.view_as_complex(tensors[name])
             return tensors[name] if kind == "tensor" else getattr(torch, name)
         return item
 
