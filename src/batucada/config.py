@@ -96,16 +96,15 @@ def _parse_debug(text: str) -> int:
     return int(text)
 
 
-def _parse_reduce(text: str) -> str:
-    if text not in get_args(Reduce):
-        raise ValueError(text)
-    return text
+def _one_of(choices: Any) -> Callable[[str], str]:
+    """The parser of a Literal."""
 
+    def parse(text: str) -> str:
+        if text not in get_args(choices):
+            raise ValueError(text)
+        return text
 
-def _parse_target(text: str) -> str:
-    if text not in get_args(TargetLevel):
-        raise ValueError(text)
-    return text
+    return parse
 
 
 @dataclass(frozen=True)
@@ -150,7 +149,7 @@ KNOBS = (
         "evaluate the graph before and after each step with numpy and compare (slow)",
     ),
     Knob(
-        "target", ("BATUCADA_TARGET",), " or ".join(get_args(TargetLevel)), _parse_target,
+        "target", ("BATUCADA_TARGET",), " or ".join(get_args(TargetLevel)), _one_of(TargetLevel),
         "compile for this processor level instead of the one of this machine",
     ),
     Knob(
@@ -179,7 +178,7 @@ KNOBS = (
         "gradients that replicas reduce in one go: a bucket is closed when it has this size",
     ),
     Knob(
-        "reduce", ("BATUCADA_REDUCE",), " or ".join(get_args(Reduce)), _parse_reduce,
+        "reduce", ("BATUCADA_REDUCE",), " or ".join(get_args(Reduce)), _one_of(Reduce),
         "how replicas add up gradients: by Gloo, or in memory that all share where they are on one"
         " machine",
     ),

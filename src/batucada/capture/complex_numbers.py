@@ -58,7 +58,7 @@ class ComplexNumbers:
         aliases: Aliases,
     ) -> None:
         self._run = run
-        self.standing_for = standing_for
+        self._standing_for = standing_for
         self._node_of = node_of
         self._aliases = aliases
         self._parts: dict[int, tuple[Tensor, Tensor]] = {}
@@ -66,7 +66,7 @@ class ComplexNumbers:
 
     def own(self, z: Tensor, node: Node) -> None:
         """`z` is kept as `node`, whose last dimension are the parts."""
-        whole = self.standing_for(node)
+        whole = self._standing_for(node)
         self._aliases.own(whole, node)
         self._keep(z, *self._halves(whole))
 
@@ -146,7 +146,7 @@ class ComplexNumbers:
         if isinstance(value, Pair):
             return self._made(*self._run(tensors, value))
         if isinstance(value, Tensor):
-            return self.standing_for(self._node_of(value))
+            return self._standing_for(self._node_of(value))
         return value
 
     def _made(self, re: Tensor, im: Tensor) -> Tensor:
@@ -155,7 +155,7 @@ class ComplexNumbers:
                 f"complex numbers of two {re.dtype} are not supported; cast to float32 first"
             )
         z = torch.empty(re.shape, dtype=re.dtype.to_complex(), device="meta")
-        own = (self.standing_for(self._node_of(part)) for part in (re, im))
+        own = (self._standing_for(self._node_of(part)) for part in (re, im))
         return self._keep(z, *own)
 
     # ---- the same of both parts

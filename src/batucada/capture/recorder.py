@@ -50,7 +50,6 @@ _LABELLED = {"aten.embedding", "aten.embedding_dense_backward"} | frozenset(
 )
 
 
-_DENSE = "use a padded tensor and a mask, or a dense one"
 _NUMBERS = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.equal.default)
 
 
@@ -97,7 +96,10 @@ class Recorder(TorchDispatchMode):
             self._aliases.own(tensor, node)
 
     def bind(self, tensor: torch.Tensor, node: Node) -> None:
-        self._aliases.bind(tensor, node)
+        if tensor.is_complex():
+            self._complex.own(tensor, node)
+        else:
+            self._aliases.bind(tensor, node)
 
     def node_of(self, tensor: torch.Tensor) -> Node:
         """The node that computes `tensor`; a tensor with data that the model closes over is a
@@ -108,7 +110,10 @@ class Recorder(TorchDispatchMode):
         if tensor not in self._aliases:
             if tensor.is_nested or tensor.layout != torch.strided:
                 kind = "nested" if tensor.is_nested else "sparse"
-                raise CaptureError(f"{self._here()}: {kind} tensors are not supported; {_DENSE}")
+                raise CaptureError(
+                    f"{self._here()}: {kind} tensors are not supported; use a padded tensor and a"
+                    " mask, or a dense one"
+                )
             if tensor.device.type == "meta" and tensor.numel():
                 why = self.unusable.get(id(tensor), "a tensor made outside the capture is used")
                 raise CaptureError(f"{self._here()}: {why}")
@@ -247,7 +252,10 @@ class Recorder(TorchDispatchMode):
         made = self._complex.call(operator, args, kwargs)
         if made is NotImplemented and operator.decomposes:
             made = self._decomposed(operator.func, args, kwargs)
-        return self._call_host(operator, args, kwargs, where) if made is NotImplemented else made
+        if made is NotImplemented:
+            why = "it has no form for complex numbers"  # where PyTorch cannot run it, either
+            return self._call_host(operator, args, kwargs, where, why)
+        return made
 
     def _decomposed(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         """By PyTorch's table, else by the kernel that is made of other operators."""
@@ -299,7 +307,7 @@ class Recorder(TorchDispatchMode):
             return self._report(operator, args, kwargs, where, why)
         try:
             out = self._run(func, args, kwargs)
-        except NotImplementedError:
+        except NotImplementedError:  # PyTorch's, of an operator that gives no shape without data
             raise CaptureError(
                 f"{where}: {operator.name} has no kernel, and PyTorch cannot tell what its result"
                 " will be; compute it on the host"
@@ -308,7 +316,7 @@ class Recorder(TorchDispatchMode):
         with origin(where, self.section):
             found = host_nodes(func, args, kwargs, out, self.node_of)
         for tensor, node in found:
-            (self.own if tensor.is_complex() else self.bind)(tensor, node)
+            self.bind(tensor, node)
         if operator.is_view:
             self._aliases.bind_view(out, func, args, kwargs)
         return out
