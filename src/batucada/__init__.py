@@ -19,6 +19,7 @@ from batucada import errors as errors
 from batucada.__about__ import __version__ as __version__
 from batucada.config import Options as Options
 from batucada.pef import Manifest as Manifest
+from batucada.runtime.resident import forget_source_lines
 
 if TYPE_CHECKING:
     from batucada.capture import NamedTensor as NamedTensor
@@ -66,6 +67,7 @@ def __getattr__(name: str) -> Any:
     """
     if name not in _HOMES:
         raise AttributeError(f"module 'batucada' has no attribute {name!r}")
+    forget_source_lines()  # of what is imported so far: its memory is enough for the next import
     value = getattr(importlib.import_module(_HOMES[name]), name)
     globals()[name] = value
     return value

@@ -33,7 +33,7 @@ def load(path: Path | str, options: Options | None = None) -> Program:
     inside, with one line on stderr.  PefError when the file is missing, damaged, too new or for
     another architecture.
     """
-    forget_source_lines()
+    forget_source_lines()  # of a model's libraries, imported meanwhile
     options = (options or Options()).with_environment()
     pef = read_pef(path)
     return Program(pef, load_native(_object_code(pef)), options.thread_count())
