@@ -17,8 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 from batucada import errors as errors
 from batucada.__about__ import __version__ as __version__
-from batucada.config import Options as Options
-from batucada.pef import Manifest as Manifest
 from batucada.runtime.resident import forget_source_lines
 
 if TYPE_CHECKING:
@@ -30,6 +28,8 @@ if TYPE_CHECKING:
     from batucada.checkpoint import Checkpoints as Checkpoints
     from batucada.checkpoint import Progress as Progress
     from batucada.checkpoint import ResumableSampler as ResumableSampler
+    from batucada.config import Options as Options
+    from batucada.pef import Manifest as Manifest
     from batucada.pipeline import Compiled as Compiled
     from batucada.pipeline import compile as compile
     from batucada.program import Program as Program
@@ -48,6 +48,8 @@ _HOMES = {
     "Checkpoints": "batucada.checkpoint",
     "Progress": "batucada.checkpoint",
     "ResumableSampler": "batucada.checkpoint",
+    "Options": "batucada.config",
+    "Manifest": "batucada.pef",
     "Compiled": "batucada.pipeline",
     "collective": "batucada.runtime.group",
     "join": "batucada.runtime.group",
@@ -58,16 +60,18 @@ _HOMES = {
     "Result": "batucada.runtime.results",
 }
 
-__all__ = ["Manifest", "Options", "__version__", *_HOMES]  # pyright: ignore[reportUnsupportedDunderAll]
+forget_source_lines()  # of PyTorch and whatever else: a model that is built now has their memory
+
+__all__ = ["__version__", *_HOMES]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:
-    """Names that need PyTorch are imported on first use, so that `batucada show` does not pay
-    for it.
+    """Names are imported on first use: `batucada show` does not pay for PyTorch, nor a process that
+    builds its model first for what comes after.
     """
     if name not in _HOMES:
         raise AttributeError(f"module 'batucada' has no attribute {name!r}")
-    forget_source_lines()  # of what is imported so far: its memory is enough for the next import
+    forget_source_lines()  # of what is imported meanwhile: its memory is enough for the next import
     value = getattr(importlib.import_module(_HOMES[name]), name)
     globals()[name] = value
     return value
