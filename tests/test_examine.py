@@ -25,7 +25,7 @@ class Net(nn.Module):
             return torch.linalg.matrix_exp(x).sum()
         if x.sum() > 0:
             x = x * x.max().item()
-        x = torch.multinomial(x.softmax(1), 2)
+        x = torch.multinomial(x.softmax(1), 2, generator=torch.Generator())
         return self.linear(x.float().repeat(1, 2)).sum()
 
 

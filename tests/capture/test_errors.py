@@ -96,27 +96,27 @@ def test_an_expanded_tensor_changed_in_place() -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        lambda h: h * torch.poisson(h.exp()),
-        lambda h: h * torch.multinomial(h.exp(), 2).sum(),
+        lambda h: h * torch.poisson(h.exp(), generator=torch.Generator()),
+        lambda h: h * torch.rrelu(h, training=True, generator=torch.Generator()),
         lambda h: h + torch.empty_like(h).normal_(generator=torch.Generator()),
         lambda h: h * torch.rand(8, generator=torch.Generator()),
     ],
-    ids=["poisson", "multinomial", "normal_", "rand"],
+    ids=["poisson", "rrelu", "normal_", "rand"],
 )
 def test_random_numbers(wrong: Callable[[torch.Tensor], torch.Tensor]) -> None:
     message = error_of(Model(wrong), UnsupportedOpError)
     assert line_in(message)
-    assert re.search("input|leave it out|draw one", message)
+    assert "leave it out" in message
 
 
 def test_all_unsupported_operators_are_reported_at_once() -> None:
     def wrong(h: torch.Tensor) -> torch.Tensor:
-        h = h * torch.poisson(h)
-        return h + torch.multinomial(h, 2).sum()
+        h = h * torch.poisson(h, generator=torch.Generator())
+        return h + torch.rand(8, generator=torch.Generator()).sum()
 
     message = error_of(Model(wrong), UnsupportedOpError)
     assert "aten.poisson" in message
-    assert "multinomial" in message
+    assert "aten.rand" in message
     assert len(re.findall(r"test_errors\.py:\d+", message)) >= 2
 
 

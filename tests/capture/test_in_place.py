@@ -75,6 +75,46 @@ def squeezed(h: torch.Tensor) -> torch.Tensor:
     return out
 
 
+def turned_in_place(h: torch.Tensor) -> torch.Tensor:
+    """Gradients of what is changed in memory that is not in the order of its dimensions."""
+    out = h * 2
+    out.t_()
+    out[1:3, ::2].mul_(h[:2, :2])
+    return out
+
+
+def turned_views(h: torch.Tensor) -> torch.Tensor:
+    out = h * 2
+    row, turned, column = out[0], out[:2], out[:, 1]
+    row.unsqueeze_(0).mul_(3)
+    turned.transpose_(0, 1)[0] = 1
+    out.t_()
+    column.add_(out[2])
+    return out.t() + row + column[:, None] + turned.sum()
+
+
+def resized(h: torch.Tensor) -> torch.Tensor:
+    grown = torch.empty(0).resize_(4, 6).copy_(h)
+    shrunk = (h * 3).detach().resize_(2, 6)
+    seen = shrunk.view(-1).resize_(6, 2)
+    seen[5] = 4
+    return grown + shrunk.repeat(2, 1)
+
+
+def with_out(h: torch.Tensor) -> torch.Tensor:
+    """Operators of each way: a kernel, a decomposition, several results, PyTorch's own."""
+    given = h.detach()
+    total, product = torch.empty(4, 6), torch.empty(0)
+    torch.add(given, given.flip(0), alpha=2, out=total)
+    torch.mm(given, given.t(), out=product)
+    values, places = torch.empty(4, 6), torch.empty(4, 6, dtype=torch.long)
+    torch.sort(given, 1, out=(values, places))
+    inverse = torch.linalg.inv(product + 8 * torch.eye(4), out=torch.empty(4, 4))
+    torch.sigmoid(total[0], out=values[1])
+    torch.matmul(torch.complex(given, total), torch.ones(6, 6) + 1j, out=(c := torch.empty(0) + 0j))
+    return h * (total + inverse @ values + places + c.abs())
+
+
 def nothing_dropped(h: torch.Tensor) -> torch.Tensor:
     """Nothing changes, so the gradient of the softmax may read what it gave."""
     return torch.dropout_(torch.softmax(h, -1), 0.0, True) * h
@@ -99,7 +139,7 @@ class Model(nn.Module):
 @pytest.mark.parametrize(
     "function",
     [column, block, seen_from_the_view, aliases, diagonal, masked, in_a_loop, squeezed,
-     nothing_dropped, eigenvectors],
+     turned_in_place, turned_views, resized, with_out, nothing_dropped, eigenvectors],
 )  # fmt: skip
 def test_as_eager(function: Callable[[torch.Tensor], torch.Tensor], tmp_path: Path) -> None:
     model = Model(function)

@@ -47,6 +47,14 @@ def scatters() -> list[Case]:
     columns, rows, many = _apart(10, 4, 7), _apart(7, 3, 10).t(), below(10, 7, 10)
     return [
         *_scatters_of(torch.float64, torch.bfloat16, torch.int32, torch.int64),
+        case("bincount", lambda a, i: a * torch.bincount(i, minlength=10), x, below(10, 30)),
+        case(
+            "bincount of weights",
+            lambda a, i, w: a * torch.bincount(i, w.detach().half(), 10),
+            x.double(),
+            below(10, 30),
+            normal(30),
+        ),
         case("scatter 1", lambda a, s, i: a.scatter(1, i, s), x, src[:, :4], columns),
         case("scatter 0", lambda a, s, i: a.scatter(0, i, s), x, src[:3], rows),
         case("scatter of a number", lambda a, i: a.scatter(1, i, 2.5), x, columns),

@@ -34,6 +34,7 @@ MODELS: dict[str, tuple[Callable[..., torch.Tensor], int]] = {
     "index_add": (lambda t, i: t.index_add(0, i, t[:4]), 0),
     "index_put": (lambda t, i: t.index_put((i,), t[:4] * 2), -ROWS),
     "ctc": (_ctc, 0),
+    "bincount": (lambda t, i: t.sum() + torch.bincount(i, minlength=ROWS), 0),
     "scatter": (lambda t, i: t.scatter(0, i[:, None].expand(4, 3), t[:4]), 0),
 }
 """A function of a table [5, 3] and four indices, and the least index it takes."""

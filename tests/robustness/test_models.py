@@ -30,7 +30,7 @@ class Net(nn.Module):
 
 class Noise(Net):
     def forward(self, x):
-        return self.linear(x) * torch.poisson(x.abs())  # WRONG
+        return self.linear(x) * torch.poisson(x.abs(), generator=torch.Generator())  # WRONG
 
 
 class Branch(Net):
@@ -279,7 +279,7 @@ class Net(torch.nn.Module):
         self.linear = torch.nn.Linear(4, 4)
 
     def forward(self, x):
-        return (self.linear(x) * torch.poisson(x.abs())).sum()
+        return (self.linear(x) * torch.poisson(x.abs(), generator=torch.Generator())).sum()
 
 
 args = parse_app_args(sys.argv[1:])

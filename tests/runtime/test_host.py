@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.nn.functional import fractional_max_pool3d
 
 import batucada as bt
 from batucada.errors import HostStageError
@@ -37,6 +38,20 @@ CASES = {
     "one result": lambda h: torch.linalg.solve(h[:5] + 4 * eye(h), h.T).T.contiguous(),
     "svd": lambda h: torch.linalg.svdvals(h).expand(4, 5),
     "several results": lambda h: torch.linalg.qr(h)[0] @ torch.linalg.qr(h)[1] + h,
+    "least squares": lambda h: torch.linalg.lstsq(h + 4 * torch.eye(6, 5), h.flip(0)).solution,
+    "no shape without data": lambda h: (
+        h
+        * fractional_max_pool3d(
+            torch.stack([h, h.sin()]).reshape(1, 2, 3, 2, 5),
+            1,
+            (2, 1, 3),
+            _random_samples=torch.full((1, 2, 3), 0.3),
+        ).sum()
+    ),
+    "a tensor that grows": lambda h: (
+        nn.CrossMapLRN2d(3)(h.reshape(1, 6, 5, 1)).reshape(6, 5)
+        + torch.linalg.matrix_exp(h[:5]).sum()
+    ),
     "of a view": lambda h: torch.linalg.inv(h.T[:, :5].T + 4 * eye(h)),
 }
 

@@ -140,6 +140,10 @@ DRAWS: dict[str, tuple[Callable[[torch.Tensor], torch.Tensor], Callable[[Any], A
         lambda x: torch.empty_like(x).log_normal_(0, 1),
         lambda v: (1 + torch.erf(v.log() / SQRT_TWO)) / 2,
     ),
+    "gamma, by PyTorch": (
+        lambda x: torch.distributions.Gamma(x + 2.5, x + 1).rsample(),
+        lambda v: torch.special.gammainc(torch.tensor(2.5, dtype=v.dtype), v),
+    ),
     "rrelu": (
         lambda x: functional.rrelu(x * 0 - 1, 0.25, 0.75, training=True),
         lambda v: (v + 0.75) * 2,
@@ -167,8 +171,10 @@ def test_integers_and_choices(tmp_path: Path) -> None:
             torch.randint(-3, 5, (COUNT,)), torch.randint_like(x, 4), x.long().random_(0, 2**40),
             torch.bernoulli(x + 0.3), torch.empty_like(x).bernoulli_(0.6), torch.bernoulli(x, 0.9),
             torch.multinomial(chance, COUNT, replacement=True),
-            torch.multinomial(chance.expand(COUNT, 4), 1), torch.randperm(300),
+            torch.multinomial(chance.expand(COUNT, 4), 1), torch.randperm(9000),
             torch.empty_like(x).geometric_(0.25), torch.rand(COUNT, dtype=torch.bfloat16),
+            torch.multinomial(chance.expand(COUNT, 4), 2), torch.poisson(x + 5),
+            torch.distributions.Dirichlet(torch.ones(COUNT, 3)).rsample(),
         )  # fmt: skip
 
     x = torch.zeros(COUNT)
@@ -187,17 +193,44 @@ def test_integers_and_choices(tmp_path: Path) -> None:
         shares = picked.bincount(minlength=4) / COUNT
         assert (shares - torch.tensor([0.5, 0.0, 0.2, 0.3])).abs().max() < 0.01
         assert shares[1] == 0
-    assert found[8].sort().values.equal(torch.arange(300))
-    assert not found[8].equal(torch.arange(300))
+    assert found[8].sort().values.equal(torch.arange(9000))
+    assert not found[8].equal(torch.arange(9000))
     assert abs(found[9].mean() - 4) < 0.1
     assert found[9].min() == 1
     assert found[10].max() < 1
     assert abs(found[10].float().mean() - 0.5) < 0.01
+    first, second = found[11].t()
+    assert not (first == second).any()
+    after_the_likeliest = second[first == 0].bincount(minlength=4) / (first == 0).sum()
+    assert (after_the_likeliest - torch.tensor([0.0, 0.0, 0.4, 0.6])).abs().max() < 0.02
+    assert abs(found[12].mean() - 5) < 0.05
+    assert abs(found[12].var() - 5) < 0.2
+    assert (found[13].sum(1) - 1).abs().max() < 1e-6
+    assert abs(found[13].var() - 1 / 18) < 0.001
+
+
+def test_the_gradient_of_what_pytorch_draws(tmp_path: Path) -> None:
+    class Drawn(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.shape = nn.Parameter(torch.linspace(0.5, 9, 50))
+
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            drawn = torch.distributions.Gamma(self.shape, x).rsample()
+            return drawn.sum(), drawn
+
+    model = Drawn()
+    program = compiled(model, torch.ones(50), tmp_path)
+    for _ in range(2):
+        alpha = program.value("drawn__shape").clone()
+        _, drawn = program.run(["x"], [torch.ones(50)])
+        expected = torch.ops.aten._standard_gamma_grad(alpha, drawn.tensor())
+        torch.testing.assert_close(program.gradient("drawn__shape"), expected)
 
 
 def test_streams_runs_and_seeds_differ(tmp_path: Path) -> None:
     x = torch.zeros(COUNT)
-    model = Function(lambda x: (torch.rand(COUNT), torch.rand(COUNT)))  # type: ignore[arg-type]
+    model = Function(lambda x: (torch.rand(COUNT), torch.poisson(x + 50)))  # type: ignore[arg-type]
     program = compiled(model, x, tmp_path, train=False)
     drawn = [r.tensor().clone() for _ in range(2) for r in program.run(["x"], [x])]
     program.seed(SEED + 1)

@@ -8,7 +8,7 @@ are made anew, by their calls, when they are next used.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -78,6 +78,25 @@ class Aliases:
             if tensor.untyped_storage()._cdata == source.untyped_storage()._cdata:
                 self._views[id(tensor)] = _View(source, func, args[1:], kwargs, index)
                 self._seen[id(tensor)] = self._version(source)
+
+    def turn(
+        self, tensor: torch.Tensor, before: torch.Tensor, func: Any, args: Any, kwargs: Any
+    ) -> None:
+        """`tensor` sees its memory in another way from now on, as `func(before)` does: `before`,
+        what it was, takes its place among the views.
+        """
+        for key, view in self._views.items():
+            if isinstance(view, _View) and view.source is tensor:
+                self._views[key] = replace(view, source=before)
+            elif isinstance(view, _Joined):
+                first, second = (before if part is tensor else part for part in view.parts)
+                self._views[key] = _Joined((first, second))
+        if id(tensor) in self._views:
+            self._views[id(before)] = self._views[id(tensor)]
+        self._versions[id(before)] = self._versions.get(id(tensor), 0)
+        self._views[id(tensor)] = _View(before, func, args, kwargs, 0)
+        for each in (before, tensor):
+            self._seen[id(each)] = self._version(before)
 
     def bind_negative(self, out: torch.Tensor, source: torch.Tensor) -> None:
         """`out` is `-source`, and stays so when either is changed."""

@@ -17,7 +17,7 @@ from batucada.capture.dtypes import torch_dtype
 from batucada.ir.graph import Node, postorder
 from batucada.ops import OPS
 
-MASKS = (torch.bool, torch.uint8)
+_MASKS = (torch.bool, torch.uint8)
 _READS = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 _UNTAGGED = {torch.ops.aten._pack_padded_sequence.default}
 
@@ -25,6 +25,24 @@ _UNTAGGED = {torch.ops.aten._pack_padded_sequence.default}
 def reads_values(func: Any) -> bool:
     """Its result or its result's shape depends on the values of its arguments."""
     return not _READS.isdisjoint(func.tags) or func in _UNTAGGED
+
+
+def has_fixed_results(func: Any, args: Any, kwargs: dict[str, Any]) -> bool:
+    """It may look at values, and does not for these arguments; or they have to fit: a run that
+    counts a number from `minlength` on, or solves for a matrix of less than full rank and takes
+    the residuals, ends in an error.
+    """
+    if func is torch.ops.aten.repeat_interleave.Tensor:
+        return kwargs.get("output_size") is not None
+    if func is torch.ops.aten.bincount.default:
+        return _minlength(*args, **kwargs) > 0
+    if func is torch.ops.aten.index.Tensor:
+        return all(index is None or index.dtype not in _MASKS for index in args[1])
+    return func is torch.ops.aten.linalg_lstsq.default
+
+
+def _minlength(values: Any, weights: Any = None, minlength: int = 0) -> int:
+    return minlength
 
 
 def value_of(root: Node, constants: Mapping[Node, torch.Tensor]) -> torch.Tensor | None:
@@ -62,6 +80,6 @@ def positions(indices: Any, value: Any) -> list[torch.Tensor | None]:
     """The indices of `x[indices]` with the positions of its true elements for each known mask."""
     found: list[torch.Tensor | None] = []
     for index in indices:
-        mask = value(index) if index is not None and index.dtype in MASKS else None
+        mask = value(index) if index is not None and index.dtype in _MASKS else None
         found += [index] if mask is None else mask.nonzero(as_tuple=True)
     return found

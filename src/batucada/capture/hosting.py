@@ -3,30 +3,80 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import Any
 
 import torch
 
 from batucada.capture.dtypes import type_of
-from batucada.capture.leaves import leaves
+from batucada.capture.leaves import leaves, mapped
+from batucada.capture.operator import without_data
 from batucada.errors import CaptureError
 from batucada.ir.graph import Node
 from batucada.ops.host import host_call
+from batucada.ops.random import Generator
 
 WHERE_TENSORS_ARE = {"layout", "device", "pin_memory", "memory_format", "non_blocking"}
 """Options that mean nothing in a compiled program."""
 
 
-def can_run_on_host(func: Any) -> bool:
-    """Its results depend on its arguments alone, and it writes to none of them."""
-    seeded = torch.Tag.nondeterministic_seeded in func.tags
-    return not seeded and not func._schema.is_mutable
+OWN_GENERATOR = "a torch.Generator of the model's own cannot be compiled; leave it out"
+
+
+def why_not_on_host(func: Any, args: Any, kwargs: dict[str, Any]) -> str | None:
+    """None where its results depend on its arguments alone, a generator among them, and it writes
+    to none of them.
+    """
+    if func._schema.is_mutable:
+        return "it changes its argument; write one that returns the new tensor"
+    if not draws(func):
+        return None
+    if any(isinstance(value, torch.Generator) for value in (*args, *kwargs.values())):
+        return OWN_GENERATOR
+    if any(argument.name == "generator" for argument in func._schema.arguments):
+        return None
+    return "its random numbers are PyTorch's own; give them as an input"
+
+
+def draws(func: Any) -> bool:
+    """Random numbers."""
+    return torch.Tag.nondeterministic_seeded in func.tags
+
+
+def results_without_data(func: Any, args: Any, kwargs: dict[str, Any], where: str) -> Any:
+    """PyTorch's own; of an operator that gives no shape without data they are found by running it
+    on some numbers, from 0 to 1: others would have no square root, or be no place.
+    """
+    try:
+        return func(*mapped(without_data, args), **mapped(without_data, kwargs))
+    except NotImplementedError:
+        pass
+    numbers = torch.Generator().manual_seed(0)
+
+    def some(value: Any) -> Any:
+        if not isinstance(value, torch.Tensor):
+            return value
+        if not value.dtype.is_floating_point:
+            return torch.zeros(value.shape, dtype=value.dtype)
+        return torch.rand(value.shape, generator=numbers, dtype=value.dtype)
+
+    with suppress(RuntimeError):
+        results = func(*mapped(some, args), **mapped(some, kwargs))
+        tensors = [leaf for leaf in leaves(results) if isinstance(leaf, torch.Tensor)]
+        if all(tensor.layout == torch.strided for tensor in tensors):
+            return mapped(without_data, results)
+    raise CaptureError(
+        f"{where}: {func} has no kernel, and PyTorch cannot tell what its result will be;"
+        " compute it on the host"
+    )
 
 
 def host_nodes(
-    func: Any, args: Any, kwargs: dict[str, Any], out: Any, node_of: Any
+    func: Any, args: Any, kwargs: dict[str, Any], out: Any, node_of: Any, generator: Generator
 ) -> list[tuple[torch.Tensor, Node]]:
-    """Each tensor among the results `out` (tensors without data) with the node that makes it."""
+    """Each tensor among the results `out` (tensors without data) with the node that makes it.
+    What an operator draws is one more that the program's `generator` gives.
+    """
     tensors: list[Node] = []
 
     def form(value: Any) -> Any:
@@ -42,13 +92,21 @@ def host_nodes(
         raise CaptureError(f"{func}: an argument of type {type(value).__name__} cannot be kept")
 
     kept = {k: v for k, v in kwargs.items() if k not in WHERE_TENSORS_ARE}
-    text = json.dumps({"args": form(list(args)), "kwargs": {k: form(v) for k, v in kept.items()}})
+    text = {"args": form(list(args)), "kwargs": {k: form(v) for k, v in kept.items()}}
+    if draws(func):
+        text["kwargs"]["generator"] = {"generator": len(tensors)}
+        tensors.append(generator.stream()[0])
     flops = _flops(func, args, kwargs, out)
     found = []
     for index, result in enumerate(leaves(out)):
         if isinstance(result, torch.Tensor):
             node = host_call(
-                tuple(tensors), str(func), text, index, type_of(result), flops if not found else 0
+                tuple(tensors),
+                str(func),
+                json.dumps(text),
+                index,
+                type_of(result),
+                flops if not found else 0,
             )
             found.append((result, node))
     return found

@@ -33,6 +33,7 @@ class Operator:
     base: str  # `add`
     functional: str  # the operator that returns a new tensor: `aten.add.Tensor`
     changes: bool  # its first argument
+    outs: tuple[str, ...]  # the keyword arguments that its results are written to, in order
     also_changes: tuple[int, ...]
     is_view: bool
     reads_values: bool
@@ -61,6 +62,7 @@ def operator_of(func: Any) -> Operator:
         base=func._schema.name.split("::")[1].strip("_"),
         functional=functional,
         changes=changes,
+        outs=outs_of(func),
         also_changes=_ALSO_CHANGED.get(name, ()),
         is_view=func.is_view,
         reads_values=reads_values(func),
@@ -77,6 +79,27 @@ def functional_form(operator: Operator) -> Any:
         return None
     found = getattr(packet, overload)
     return None if found is operator.func else found  # a name without the underscore of old
+
+
+def outs_of(func: Any) -> tuple[str, ...]:
+    """`out` of `aten.add.out`"""
+    return tuple(a.name for a in func._schema.arguments if a.kwarg_only and _is_written(a))
+
+
+@functools.cache
+def form_without_outs(func: Any) -> Any:
+    """The operator that returns what this one writes to `out`, None if there is none: the overload
+    that is called with the same arguments.
+    """
+    shared = {a.name: str(a.type) for a in func._schema.arguments if not _is_written(a)}
+    for overload in func.overloadpacket.overloads():
+        found = getattr(func.overloadpacket, overload)
+        named = {a.name: a for a in found._schema.arguments}
+        needed = {name for name, a in named.items() if not a.has_default_value()}
+        same = all(str(named[n].type) == kind for n, kind in shared.items() if n in named)
+        if not found._schema.is_mutable and needed <= shared.keys() <= named.keys() and same:
+            return found
+    return None
 
 
 def concerns_complex(operator: Operator, args: Any, kwargs: dict[str, Any]) -> bool:
@@ -113,8 +136,12 @@ def without_data(value: Any) -> Any:
 
 
 def _changes_first_argument(func: Any) -> bool:
-    alias = func._schema.arguments[0].alias_info if func._schema.arguments else None
-    return alias is not None and alias.is_write
+    arguments = func._schema.arguments
+    return bool(arguments) and not arguments[0].kwarg_only and _is_written(arguments[0])
+
+
+def _is_written(argument: Any) -> bool:
+    return argument.alias_info is not None and argument.alias_info.is_write
 
 
 def _functional(name: str) -> str:

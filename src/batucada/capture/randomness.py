@@ -92,5 +92,6 @@ def _rrelu(
 ) -> torch.Tensor:  # fmt: skip
     if not training:
         return torch.where(x > 0, x, x * ((lower + upper) / 2))
-    slope = torch.rand(x.shape, dtype=x.dtype, device=x.device) * (upper - lower) + lower
+    numbers = torch.rand(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+    slope = numbers * (upper - lower) + lower
     return torch.where(x > 0, x, x * slope)

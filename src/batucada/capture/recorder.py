@@ -19,11 +19,17 @@ from batucada.capture.aliases import Aliases, SharedElementsError
 from batucada.capture.clock import Clock
 from batucada.capture.dtypes import dtype_of, torch_dtype, type_of
 from batucada.capture.findings import Findings
-from batucada.capture.folding import MASKS, folded, positions, value_of
+from batucada.capture.folding import folded, has_fixed_results, positions, value_of
 from batucada.capture.guards import value_that_passes
-from batucada.capture.hosting import WHERE_TENSORS_ARE, can_run_on_host, host_nodes
+from batucada.capture.hosting import (
+    WHERE_TENSORS_ARE,
+    host_nodes,
+    results_without_data,
+    why_not_on_host,
+)
 from batucada.capture.leaves import leaves, mapped
 from batucada.capture.naming import OutputNames
+from batucada.capture.operands import adjusted, in_memory_order, written_to_outs
 from batucada.capture.operator import (
     Operator,
     concerns_complex,
@@ -41,14 +47,6 @@ from batucada.ops.random import Generator
 
 if TYPE_CHECKING:
     from batucada.capture.complex_numbers import ComplexNumbers
-
-_PRODUCTS = frozenset(
-    {"aten.mm", "aten.addmm", "aten.bmm", "aten.baddbmm", "aten.convolution", "aten.mv"}
-)
-_LABELLED = {"aten.embedding", "aten.embedding_dense_backward"} | frozenset(
-    f"aten.nll_loss{rank}_{way}" for rank in ("", "2d") for way in ("forward", "backward")
-)
-
 
 _NUMBERS = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.equal.default)
 
@@ -157,11 +155,11 @@ class Recorder(TorchDispatchMode):
 
     def _record(self, func: Any, args: Any, kwargs: dict[str, Any], where: str) -> Any:
         operator = operator_of(func)
-        if operator.reads_values and not _is_static(func, args, kwargs):
+        if operator.reads_values and not has_fixed_results(func, args, kwargs):
             return self._read(func, args, kwargs, where)
         if operator.packet == "aten.copy_" and args[0].device.type != "meta":
             raise CaptureError(f"{where}: a tensor outside the model is changed in place")
-        out = self._dispatch(operator, *self._adjusted(operator, args, kwargs), where)
+        out = self._dispatch(operator, *adjusted(operator, args, kwargs, self._again), where)
         self.names.produced(operator.base, () if operator.changes else args, out)
         return out
 
@@ -171,7 +169,7 @@ class Recorder(TorchDispatchMode):
             func, args = torch.ops.aten.index.Tensor, (args[0], [args[1]])
         if func is torch.ops.aten.index.Tensor:
             args = (args[0], positions(args[1], self.value_of))
-            if _is_static(func, args, kwargs):
+            if has_fixed_results(func, args, kwargs):
                 with self:
                     return func(*args)
         known, result = folded(func, args, kwargs, self.value_of)
@@ -204,34 +202,14 @@ class Recorder(TorchDispatchMode):
             return found
         return torch.view_as_complex(found)
 
-    def _adjusted(
-        self, operator: Operator, args: Any, kwargs: dict[str, Any]
-    ) -> tuple[Any, dict[str, Any]]:
-        """Everything is made without data; operands of mixed dtypes are cast, as SambaFlow does."""
-        if kwargs.get("device") is not None:
-            kwargs = {**kwargs, "device": torch.device("meta")}
-        if operator.packet in _PRODUCTS:
-            floats = [a.dtype for a in args if isinstance(a, torch.Tensor)]
-            if len(set(floats)) > 1 and not any(dtype.is_complex for dtype in floats):
-                wide = torch.float64 if torch.float64 in floats else torch.float32
-                with self:
-                    args = tuple(a.to(wide) if isinstance(a, torch.Tensor) else a for a in args)
-        elif operator.packet in _LABELLED:
-            with self:
-                args = tuple(_as_label(a) for a in args)
-        return args, kwargs
-
     def _dispatch(self, operator: Operator, args: Any, kwargs: dict[str, Any], where: str) -> Any:
+        made = self._by_others(operator, args, kwargs, where)
+        if made is not NotImplemented:
+            return made
         func = operator.func
-        if concerns_complex(operator, args, kwargs):
-            return self._dispatch_complex(operator, args, kwargs, where)
         if func is torch.ops.aten.as_strided.default and args[0].device.type == "meta":
             self.node_of(args[0])
             args = (self._aliases.owner(args[0]), *args[1:])  # strides are of the memory
-        if operator.translation is None and operator.decomposes:
-            made = self._decomposed(func, args, kwargs)
-            if made is not NotImplemented:  # some decompositions hold for some shapes only
-                return made
         without_kernel = self._change_by_functional if operator.changes else self._call_host
         if operator.translation is None:
             return without_kernel(operator, args, kwargs, where)
@@ -241,10 +219,27 @@ class Recorder(TorchDispatchMode):
             return without_kernel(operator, args, kwargs, where, str(error))
         if not operator.changes:
             return self._made(operator, args, kwargs, nodes)
-        if torch.Tag.inplace_view in func.tags:  # squeeze_ and its like: the shape changes, too
-            self._run(func, args, kwargs)
-        self._change(args[0], nodes, where)
+        if torch.Tag.inplace_view in func.tags:
+            self._turn(operator, args, kwargs, nodes)
+        else:
+            self._change(args[0], nodes, where)
         return args[0]
+
+    def _by_others(self, operator: Operator, args: Any, kwargs: dict[str, Any], where: str) -> Any:
+        """The results by other operators; NotImplemented for one that is taken as it is.  Some
+        decompositions hold for some shapes only.
+        """
+        if operator.outs:
+            return written_to_outs(operator, args, kwargs, self._again, where)
+        if operator.base.endswith("empty_strided"):
+            made = in_memory_order(args, kwargs, self._again)
+            if made is not NotImplemented:
+                return made
+        if concerns_complex(operator, args, kwargs):
+            return self._dispatch_complex(operator, args, kwargs, where)
+        if operator.translation is None and operator.decomposes:
+            return self._decomposed(operator.func, args, kwargs)
+        return NotImplemented
 
     def _dispatch_complex(
         self, operator: Operator, args: Any, kwargs: dict[str, Any], where: str
@@ -303,18 +298,14 @@ class Recorder(TorchDispatchMode):
     ) -> Any:
         """An operator without a kernel, or with none for these arguments: PyTorch will run it."""
         func = operator.func
-        if not can_run_on_host(func):
-            return self._report(operator, args, kwargs, where, why)
-        try:
-            out = self._run(func, args, kwargs)
-        except NotImplementedError:  # PyTorch's, of an operator that gives no shape without data
-            raise CaptureError(
-                f"{where}: {operator.name} has no kernel, and PyTorch cannot tell what its result"
-                " will be; compute it on the host"
-            ) from None
+        impossible = why_not_on_host(func, args, kwargs)
+        if impossible:
+            return self._report(operator, args, kwargs, where, why or impossible)
+        with self.clock.pytorch():
+            out = results_without_data(func, args, kwargs, where)
         self.findings.hosted.append((operator.name, where))
         with origin(where, self.section):
-            found = host_nodes(func, args, kwargs, out, self.node_of)
+            found = host_nodes(func, args, kwargs, out, self.node_of, self.generator)
         for tensor, node in found:
             self.bind(tensor, node)
         if operator.is_view:
@@ -367,6 +358,22 @@ class Recorder(TorchDispatchMode):
                 ) from None
         self._changed[id(self._aliases.owner(tensor))] = where
 
+    def _turn(self, operator: Operator, args: Any, kwargs: dict[str, Any], node: Node) -> None:
+        """`t_`, `squeeze_` and their like: the tensor sees its memory in another way; with more or
+        fewer elements after `resize_`, it has memory of its own.
+        """
+        tensor = args[0]
+        before = self.standing_for(self.node_of(tensor))
+        self._run(operator.func, args, kwargs)
+        if tensor.numel() != before.numel():
+            self.own(tensor, node)
+            return
+        func = functional_form(operator)
+        if operator.base.startswith("resize"):
+            func, args, kwargs = torch.ops.aten.view.default, (tensor, list(tensor.shape)), {}
+        self._aliases.turn(tensor, before, func, args[1:], kwargs)
+        self.bind(tensor, node)
+
     def _again(self, func: Any, *args: Any, **kwargs: Any) -> Any:
         with self:
             return func(*args, **kwargs)
@@ -379,18 +386,3 @@ class Recorder(TorchDispatchMode):
         tensor = torch.empty(node.type.shape, dtype=dtype, device="meta")
         self.bind(tensor, node)
         return tensor
-
-
-def _is_static(func: Any, args: Any, kwargs: Any) -> bool:
-    """It may look at values, and does not for these arguments."""
-    if func is torch.ops.aten.repeat_interleave.Tensor:
-        return bool(kwargs and kwargs.get("output_size") is not None)
-    return func is torch.ops.aten.index.Tensor and all(
-        index is None or index.dtype not in MASKS for index in args[1]
-    )
-
-
-def _as_label(value: Any) -> Any:
-    """Class labels of any integer width count as int64."""
-    small = (torch.int8, torch.int16, torch.int32, torch.uint8)
-    return value.long() if isinstance(value, torch.Tensor) and value.dtype in small else value

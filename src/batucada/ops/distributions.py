@@ -12,10 +12,7 @@ from batucada.ops.base import ATEN, TypeRuleError, broadcast, make, translates
 from batucada.ops.create import full, scalar
 from batucada.ops.elementwise import cast
 from batucada.ops.random import integers, log_uniform, normal, uniform, words
-from batucada.ops.reduce import reduce
 from batucada.ops.view import expand, reshape
-
-_ADVICE = "a compiled program does not draw from this distribution; give the numbers as an input"
 
 
 def refuse_own(generator: Any) -> None:
@@ -142,7 +139,6 @@ def _trial(x: Node, p: Any, generator: Any) -> Node:
     return cast(make("lt", uniform(x.type.shape, "f32"), chance), x.type.dtype)
 
 
-_LONGEST = 4096  # each word is compared with every other
 _LIMITS: dict[DType, int] = {
     "f64": 2**53, "f32": 2**24, "bf16": 2**8, "f16": 2**11, "i64": 2**63, "i32": 2**31,
     "i16": 2**15, "i8": 2**7, "u8": 2**8, "bool": 2,
@@ -190,35 +186,24 @@ def _randint_like(x: Node, *bounds: int, dtype: Any = None, **_: Any) -> Node:
 def _multinomial(
     x: Node, samples: int, replacement: bool = False, *, generator: Any = None
 ) -> Node:
-    """argmax of log(x) - log(-log(u)) (Gumbel 1954), each sample for itself"""
+    """argmax of log(x) - log(-log(u)) (Gumbel 1954), each sample for itself, or the greatest of it,
+    whose order is that of draws one after the other (Efraimidis and Spirakis 2006)
+    """
     refuse_own(generator)
-    if samples > 1 and not replacement:
-        raise TypeRuleError(f"multinomial: {samples} samples without replacement; draw one")
     *rows, classes = x.type.shape
-    shape = (*rows, samples, classes)
+    races = samples if replacement else 1
+    if samples // races > classes:
+        raise TypeRuleError(f"multinomial: {samples} samples of {classes} without replacement")
+    shape = (*rows, races, classes)
     chance = expand(reshape(cast(x, "f32"), (*rows, 1, classes)), shape)
-    noise = make("neg", log_uniform(shape, "f32"))  # log(x / noise) has the same argmax
+    noise = make("neg", log_uniform(shape, "f32"))  # log(x / noise) is in the same order
     noise = make("maximum", noise, scalar(2.0**-26, "f32"))
-    return ATEN["aten.argmax.default"](make("div", chance, noise), -1)
+    _, picked = ATEN["aten.topk.default"](make("div", chance, noise), samples // races, -1)
+    return reshape(picked, (*rows, samples))
 
 
 @translates("aten.randperm.default", "aten.randperm.generator")
 def _randperm(n: int, *, dtype: Any = None, generator: Any = None, **_: Any) -> Node:
-    """How many of n random words come before each"""
+    """The order of n random words"""
     refuse_own(generator)
-    if n > _LONGEST:
-        raise TypeRuleError(f"randperm({n}): at most {_LONGEST} are put in order")
-    word = words((n,))
-    place = make("iota", size=n)
-    row, column = reshape(word, (n, 1)), reshape(word, (1, n))
-    tie = make("lt", reshape(place, (1, n)), reshape(place, (n, 1)))
-    before = make("or", make("lt", column, row), make("and", make("eq", column, row), tie))
-    return cast(reduce("sum", cast(before, "i64"), 1, keepdim=False), dtype or "i64")
-
-
-@translates(
-    "aten.poisson.default", "aten.binomial.default", "aten._standard_gamma.default",
-    "aten._sample_dirichlet.default",
-)  # fmt: skip
-def _other(*_: Any, **__: Any) -> Node:
-    raise TypeRuleError(_ADVICE)
+    return cast(make("argsort", words((n,)), descending=False), dtype or "i64")

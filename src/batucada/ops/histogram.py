@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from batucada.ir.graph import Node
-from batucada.ops.base import TypeRuleError, make, translates
-from batucada.ops.create import scalar
+from batucada.ops.base import ATEN, TypeRuleError, make, translates
+from batucada.ops.create import full, scalar
 from batucada.ops.elementwise import cast
 from batucada.ops.reduce import reduce
 from batucada.ops.view import reshape
@@ -31,3 +31,19 @@ def _histc(x: Node, bins: int = 100, low: Any = 0, high: Any = 0) -> Node:
     part = make("minimum", part, scalar(bins - 1, "i64"))
     hit = make("and", inside, make("eq", part, reshape(make("iota", size=bins), [1, bins])))
     return cast(reduce("sum", cast(hit, "i64"), 0, keepdim=False), x.type.dtype)
+
+
+@translates("aten.bincount.default")
+def _bincount(x: Node, weights: Node | None = None, minlength: int = 0) -> Node:
+    """How many x are 0, 1, ..., `minlength` - 1, or the sums of their weights.
+
+    A number that is none of these is an error of the run: in PyTorch it makes the result longer.
+    """
+    if not minlength:
+        raise TypeRuleError("bincount without minlength: its length depends on the numbers")
+    if weights is None:
+        weights = full(x.type.shape, 1, "i64")
+    elif weights.type.dtype != "f32":
+        weights = cast(weights, "f64")
+    zeros = full((minlength,), 0, weights.type.dtype)
+    return ATEN["aten.scatter_add.default"](zeros, 0, cast(x, "i64"), weights)

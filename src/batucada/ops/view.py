@@ -177,6 +177,21 @@ def _unbind(x: Node, dim: int = 0) -> list[Node]:
     return [_select(x, dim, i) for i in range(x.type.shape[dim])]
 
 
+@translates("aten.resize.default")
+def _resize(x: Node, shape: Sequence[int], **_: Any) -> Node:
+    """The first elements in order; PyTorch says nothing of those behind them, which are 0."""
+    size = math.prod(shape)
+    flat = reshape(x, [x.type.size])
+    if size > x.type.size:
+        flat = make("cat", flat, _zeros(flat, 0, size - x.type.size), dim=0)
+    return reshape(aten_slice(flat, 0, 0, size), shape)
+
+
+@translates("aten.resize_as.default")
+def _resize_as(x: Node, like: Node, **_: Any) -> Node:
+    return _resize(x, like.type.shape)
+
+
 @translates("aten.flip.default")
 def _flip(x: Node, dims: Sequence[int]) -> Node:
     return make("flip", x, dims=tuple(sorted(normal_dim(d, len(x.type.shape)) for d in dims)))

@@ -34,13 +34,13 @@ class HostStage:
         try:
             with torch.no_grad():
                 results = tree_leaves(_call(self._operator, self._form, args))
+            for index, view in self._results.items():
+                view.tensor().copy_(as_kept(results[index]))
         except Exception as error:
             raise HostStageError(
                 f"{self._record.source}: {self._record.target} fails in PyTorch:"
                 f" {type(error).__name__}: {error}"
             ) from error
-        for index, view in self._results.items():
-            view.tensor().copy_(as_kept(results[index]))
         return 0
 
 
@@ -73,7 +73,7 @@ def evaluate_call(
     arrays: Sequence[np.ndarray], target: str, form: str, result: int, dtype: DType
 ) -> np.ndarray:
     """The oracle's value of a result: half precision is held in float32 there."""
-    tensors = [torch.from_numpy(np.ascontiguousarray(array)) for array in arrays]
+    tensors = [torch.from_numpy(np.require(array, requirements=("C", "W"))) for array in arrays]
     value = as_kept(tree_leaves(_call(_operator(target), json.loads(form), tensors))[result])
     return (value.float() if dtype in ("bf16", "f16") else value).numpy()
 
@@ -86,6 +86,8 @@ def _call(operator: Callable[..., Any], form: Any, tensors: Sequence[torch.Tenso
             kind, name = next(iter(item.items()))
             if kind == "complex":
                 return torch.view_as_complex(tensors[name])
+            if kind == "generator":
+                return torch.Generator().manual_seed(int(tensors[name]) % 2**32)
             return tensors[name] if kind == "tensor" else getattr(torch, name)
         return item
 
