@@ -15,11 +15,11 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import pad
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
+from batucada.capture.dispatcher import OURS, instead_of
 from batucada.capture.recorder import Recorder
 
 Tensor = torch.Tensor
 
-OURS = torch.library.Library("batucada", "DEF")
 OURS.define(
     "attention(Tensor q, Tensor k, Tensor v, Tensor? mask, bool causal, float scale)"
     " -> (Tensor, Tensor)"
@@ -66,6 +66,7 @@ def attended(
     return _Attention.apply(query, key, value, mask, causal, scale)
 
 
+@instead_of("scaled_dot_product_attention")
 def _attention(
     query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None,
     dropout_p: float = 0.0, is_causal: bool = False, scale: float | None = None,
@@ -149,7 +150,3 @@ def _joined(
         four(query, heads), four(key, groups), four(value, groups), mask, causal, scale
     )
     return out if len(shape) == 2 else out.reshape(*shape, *out.shape[-2:])
-
-
-INSTEAD = torch.library.Library("aten", "IMPL")
-INSTEAD.impl("scaled_dot_product_attention", _attention, "AutogradMeta")

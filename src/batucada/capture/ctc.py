@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 
-from batucada.capture.attention import INSTEAD, OURS
+from batucada.capture.dispatcher import OURS, instead_of
 
 Tensor = torch.Tensor
 Lengths = Tensor | Sequence[int]
@@ -47,6 +47,7 @@ class _Ctc(torch.autograd.Function):
         return found, None, None, None, None, None, None
 
 
+@instead_of("ctc_loss.Tensor", "ctc_loss.IntList")
 def _ctc_loss(
     log_probs: Tensor, targets: Tensor, input_lengths: Lengths, target_lengths: Lengths,
     blank: int = 0, reduction: int = 1, zero_infinity: bool = False,
@@ -82,7 +83,3 @@ def _lengths(name: str, given: Lengths, batch: int, most: int) -> Tensor:
     if wrong:
         raise ValueError(f"ctc_loss: {wrong[0]} in {name} is not in 0 to {most}")
     return torch.tensor(list(given), dtype=torch.int64)
-
-
-for _overload in ("Tensor", "IntList"):
-    INSTEAD.impl(f"ctc_loss.{_overload}", _ctc_loss, "AutogradMeta")

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from batucada.capture.attention import INSTEAD
+from batucada.capture.dispatcher import instead_of
 
 
+@instead_of("embedding_backward")
 def _backward(
     grad: torch.Tensor, indices: torch.Tensor, rows: int, padding: int, scale: bool, sparse: bool
 ) -> torch.Tensor:
     return torch.ops.aten.embedding_dense_backward(grad, indices, rows, padding, scale)
-
-
-INSTEAD.impl("embedding_backward", _backward, "AutogradMeta")

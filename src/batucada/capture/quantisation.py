@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from batucada.capture.attention import INSTEAD
+from batucada.capture.dispatcher import instead_of
 
 Tensor = torch.Tensor
 
@@ -24,6 +24,7 @@ class _Through(torch.autograd.Function):
         return grad * ctx.saved_tensors[0], None, None
 
 
+@instead_of("fake_quantize_per_tensor_affine", "fake_quantize_per_tensor_affine.tensor_qparams")
 def _quantised(x: Tensor, scale: Any, zero: Any, low: int, high: int) -> Tensor:
     """(clamp(round(x / scale) + zero, low, high) - zero) scale"""
     with torch.no_grad():
@@ -33,11 +34,13 @@ def _quantised(x: Tensor, scale: Any, zero: Any, low: int, high: int) -> Tensor:
     return _Through.apply(x, rounded, within)
 
 
+@instead_of("fake_quantize_per_channel_affine")
 def _of_channels(x: Tensor, scale: Tensor, zero: Tensor, axis: int, low: int, high: int) -> Tensor:
     shape = [-1 if dim == axis % x.dim() else 1 for dim in range(x.dim())]
     return _quantised(x, scale.view(shape), zero.view(shape), low, high)
 
 
+@instead_of("fused_moving_avg_obs_fake_quant")
 def _observed(
     x: Tensor, observer_on: Tensor, fake_quant_on: Tensor, running_min: Tensor,
     running_max: Tensor, scale: Tensor, zero_point: Tensor, averaging_const: float,
@@ -86,9 +89,3 @@ def _range(
     zero = torch.where(nearer_low, low - below, high - above)
     zero = torch.where(is_both, (low + high) / 2, zero).clamp(low, high).round()
     return scale.clamp_min(_LEAST_SCALE), zero
-
-
-INSTEAD.impl("fused_moving_avg_obs_fake_quant", _observed, "AutogradMeta")
-INSTEAD.impl("fake_quantize_per_tensor_affine", _quantised, "AutogradMeta")
-INSTEAD.impl("fake_quantize_per_tensor_affine.tensor_qparams", _quantised, "AutogradMeta")
-INSTEAD.impl("fake_quantize_per_channel_affine", _of_channels, "AutogradMeta")

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch._decomp.decompositions import grid_sampler_2d
 
-from batucada.capture.attention import INSTEAD
+from batucada.capture.dispatcher import instead_of
 
 _taken: Any = grid_sampler_2d
 _NEAREST = 1
@@ -31,6 +31,7 @@ class _Steps(torch.autograd.Function):
         return grad, torch.zeros_like(ctx.saved_tensors[0])
 
 
+@instead_of("grid_sampler_2d")
 def _sampled(
     x: torch.Tensor, grid: torch.Tensor, mode: int, padding: int, align_corners: bool
 ) -> torch.Tensor:
@@ -38,6 +39,7 @@ def _sampled(
     return _Steps.apply(out, grid) if mode == _NEAREST else out
 
 
+@instead_of("grid_sampler_3d")
 def _sampled_volume(
     x: torch.Tensor, grid: torch.Tensor, mode: int, padding: int, align_corners: bool
 ) -> torch.Tensor:
@@ -95,7 +97,3 @@ def _values(x: torch.Tensor, at: list[torch.Tensor]) -> torch.Tensor:
     batch = torch.arange(x.shape[0], device=x.device).view(-1, 1, 1, 1, 1)
     channel = torch.arange(x.shape[1], device=x.device).view(1, -1, 1, 1, 1)
     return torch.where(inside.unsqueeze(1), x[batch, channel, d, h, w], 0)
-
-
-INSTEAD.impl("grid_sampler_2d", _sampled, "AutogradMeta")
-INSTEAD.impl("grid_sampler_3d", _sampled_volume, "AutogradMeta")
