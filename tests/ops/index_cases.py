@@ -63,6 +63,7 @@ def lookups() -> list[Case]:
         *_lookups_of(torch.int32, torch.uint8, torch.bool),
         case("x[i]", lambda a, i: a[i], x, pick),
         case("x[i] of a number", lambda a, i: a[i] + a[2:, i].sum(), x, torch.tensor(-2)),
+        case("x[known mask]", lambda a: a[torch.eye(7, 10) > 0], x),
         case("masked_select", lambda a: a.masked_select(torch.eye(7, 10) > 0), x),
         case("x[:, i]", lambda a, i: a[:, i], x, pick),
         case("x[..., i]", lambda a, i: a[..., i], cube, below(6, 3, 2)),

@@ -139,6 +139,12 @@ def index_assignments() -> list[Case]:
         ),
         case("x[:, i] = y", _assigned(torch.tensor([4, -1, 0])), x, normal(7, 3)),
         case(
+            "x[known mask] = y",
+            lambda a, s: a.index_put((torch.eye(7, 10) > 0,), s),
+            x,
+            normal(7),
+        ),
+        case(
             "index_put of pairs",
             lambda a, s, i: a.index_put((i, i + 1), s),
             x,

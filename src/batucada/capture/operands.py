@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from batucada.capture.folding import positions
 from batucada.capture.leaves import leaves
 from batucada.capture.operator import Operator, form_without_outs
 from batucada.errors import CaptureError
@@ -20,10 +21,10 @@ _LABELLED = {"aten.embedding", "aten.embedding_dense_backward"} | frozenset(
 
 
 def adjusted(
-    operator: Operator, args: Any, kwargs: dict[str, Any], run: Callable[..., Any]
+    operator: Operator, args: Any, kwargs: dict[str, Any], run: Callable[..., Any], value: Any
 ) -> tuple[Any, dict[str, Any]]:
-    """Everything is made without data; operands of mixed dtypes are cast, as SambaFlow does.
-    `run(func, *args)` calls so that it is recorded.
+    """Everything is made without data; operands of mixed dtypes are cast, as SambaFlow does; masks
+    whose `value(mask)` is known are places.  `run(func, *args)` calls so that it is recorded.
     """
     if kwargs.get("device") is not None:
         kwargs = {**kwargs, "device": torch.device("meta")}
@@ -36,6 +37,8 @@ def adjusted(
             )
     elif operator.packet in _LABELLED:
         args = tuple(run(torch.Tensor.long, a) if _is_small_integer(a) else a for a in args)
+    elif operator.base.endswith("index_put"):
+        args = (args[0], positions(args[1], value), *args[2:])
     return args, kwargs
 
 

@@ -159,7 +159,8 @@ class Recorder(TorchDispatchMode):
             return self._read(func, args, kwargs, where)
         if operator.packet == "aten.copy_" and args[0].device.type != "meta":
             raise CaptureError(f"{where}: a tensor outside the model is changed in place")
-        out = self._dispatch(operator, *adjusted(operator, args, kwargs, self._again), where)
+        taken = adjusted(operator, args, kwargs, self._again, self.value_of)
+        out = self._dispatch(operator, *taken, where)
         self.names.produced(operator.base, () if operator.changes else args, out)
         return out
 
