@@ -42,9 +42,23 @@ def line_in(text: str) -> str:
 
 
 def test_item() -> None:
-    message = error_of(Model(lambda h: h * h.sum().item()))
+    message = error_of(Model(lambda h: h * int(h.sum().item())))
     assert ".item()" in line_in(message)
     assert "torch.where" in message
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda h: h[: h.argmax().item()],
+        lambda h: h + torch.zeros(h.argmax().item(), 1).sum(),
+        lambda h: nn.functional.leaky_relu(h, h.max().item()),
+    ],
+)
+def test_numbers_that_have_to_be_known(wrong: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    message = error_of(Model(wrong))
+    assert ".item()" in line_in(message)
+    assert "read of a tensor" in message or "reads of a tensor" in message
 
 
 def test_branch_on_data() -> None:
@@ -197,7 +211,7 @@ def test_an_optimizer_of_another_model() -> None:
 
 
 def test_the_model_is_left_as_it_was() -> None:
-    model = Model(lambda h: h * h.sum().item())
+    model = Model(lambda h: h * int(h.sum().item()))
     before = dict(model.named_parameters())
     error_of(model)
     after = dict(model.named_parameters())

@@ -25,6 +25,7 @@ from tests.ops import (
     index_cases,
     loss_cases,
     norm_cases,
+    number_cases,
     recurrent_cases,
     resample_cases,
     scatter_cases,
@@ -51,6 +52,7 @@ TABLES: dict[str, Callable[[], list[Case]]] = {
     "convolutions-of-small-images": image_cases.small_images,
     "transposed-convolutions": image_cases.transposed,
     "pooling": image_cases.pooling,
+    "numbers": number_cases.numbers,
     "lookups": index_cases.lookups,
     "embeddings": index_cases.embeddings,
     "reduced": scatter_cases.reduced,
@@ -73,6 +75,7 @@ TABLES: dict[str, Callable[[], list[Case]]] = {
     "spectrograms": complex_cases.spectrograms,
 }
 NATIVE = (
+    "numbers",
     "lookups",
     "embeddings",
     "reduced",

@@ -38,6 +38,8 @@ def recordable_methods(values: Values) -> Iterator[None]:
         (torch, "tensor", _tensor),
         (torch, "as_tensor", _as_tensor),
         (torch, "compile", _as_written),
+        (torch.SymFloat, "__format__", _written),
+        (torch.SymInt, "__format__", _written),
         (torch, "stft", _with_window(torch.stft)),
         (torch, "istft", _with_window(torch.istft)),
         (torch.Tensor, "new_tensor", _new_tensor),
@@ -66,6 +68,8 @@ _torch_tensor, _torch_as_tensor = torch.tensor, torch.as_tensor
 
 def _tensor(data: Any, *, device: Any = None, **options: Any) -> torch.Tensor:
     """Beside a tensor without data it would have none, and these numbers are known."""
+    if isinstance(data, torch.SymFloat | torch.SymInt):
+        return torch.full((), data, **options)  # type: ignore[arg-type]
     return _torch_tensor(data, device=_with_data(device), **options)
 
 
@@ -82,6 +86,11 @@ def _new_tensor(
 
 def _with_data(device: Any) -> Any:
     return None if device is not None and torch.device(device).type == "meta" else device
+
+
+def _written(number: Any, _: str) -> str:
+    """A number that is not known in a message."""
+    return str(number)
 
 
 def _as_written(model: Any = None, **_: Any) -> Any:

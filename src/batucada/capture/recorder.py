@@ -38,6 +38,7 @@ from batucada.capture.operator import (
     without_data,
 )
 from batucada.capture.places import frames_here, user_line
+from batucada.capture.scalars import called_with_tensors, can_be_number, has_numbers, number_of
 from batucada.errors import CaptureError
 from batucada.ir.graph import Node, Section, input_node
 from batucada.ops import TypeRuleError, origin
@@ -63,6 +64,7 @@ class Recorder(TorchDispatchMode):
         self._aliases = Aliases(self._again, self.standing_for)
         self._changed: dict[int, str] = {}  # owner of memory -> where it was last changed
         self._forward_lines: dict[int, str] = {}  # autograd sequence number -> user's line
+        self._reads_numbers = False
         self.findings = Findings()
         self.clock = Clock()
         self.generator = Generator(lambda: self.names.module)
@@ -151,7 +153,10 @@ class Recorder(TorchDispatchMode):
             if self.section == "FWD":
                 number = torch._C._autograd._get_sequence_nr() - 1  # type: ignore[attr-defined]
                 self._forward_lines.setdefault(number, where)
-            return self._record(func, args, kwargs or {}, where)
+            kwargs = kwargs or {}
+            if self._reads_numbers and has_numbers([*args, *kwargs.values()]):
+                return called_with_tensors(func, args, kwargs, self._again, where)
+            return self._record(func, args, kwargs, where)
 
     def _record(self, func: Any, args: Any, kwargs: dict[str, Any], where: str) -> Any:
         operator = operator_of(func)
@@ -184,14 +189,20 @@ class Recorder(TorchDispatchMode):
         answer = value_that_passes(sys._getframe(3))
         if answer is not None:
             return answer
+        if func is torch.ops.aten.equal.default or not can_be_number(args[0]):
+            self._refuse_reading()
+            return torch.ones((), dtype=args[0].dtype).item()
+        self._reads_numbers = True
+        return self._again(number_of, args[0], self._refuse_reading)
+
+    def _refuse_reading(self) -> None:
+        where = user_line(frames_here())
         finding = (
-            f"{where}: the program reads a tensor's value (.item(), bool(), int(), an if on a"
-            " tensor);"
-            " a compiled graph is static. Use torch.where, or compute the value on the host"
+            f"{where}: the program needs a tensor's value (bool(), int(), float(), an if on it); a"
+            " compiled graph is static. Use torch.where, or compute the value on the host"
         )
         if not self.findings.refuse(finding):  # a loop on such a value might never end
             raise CaptureError(finding)
-        return torch.ones((), dtype=args[0].dtype).item()
 
     def _held(self, value: Any) -> Any:
         return self._again(torch.clone, value) if isinstance(value, torch.Tensor) else value
