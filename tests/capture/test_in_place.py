@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import batucada as bt
+from batucada.errors import CaptureError
 
 X = torch.randn(4, 6, generator=torch.Generator().manual_seed(1))
 
@@ -184,3 +185,55 @@ def test_a_part_of_a_buffer(tmp_path: Path) -> None:
         program.run(["x"], [X])
         model(X)
     torch.testing.assert_close(program.read(bt.symbol_name(model, "mean")), model.mean)
+
+
+class ChangesParameters(nn.Module):
+    """By itself: rows of a table, the bounds of a weight, and one that no optimizer holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.table = nn.Embedding(5, 6, max_norm=0.8)
+        self.layer = nn.Linear(6, 6)
+        self.mean = nn.Parameter(torch.zeros(6), requires_grad=False)
+
+    def forward(self, x: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        self.layer.weight.data.clamp_(-0.3, 0.3)
+        out = self.layer(x) * self.table(rows) + self.mean
+        with torch.no_grad():
+            self.mean.mul_(0.9).add_(0.1 * out.mean(0))
+        return (out**2).mean()
+
+
+@pytest.mark.parametrize("sections", [None, ("fwd", "bckwd", "opt")])
+def test_parameters(sections: tuple[str, ...] | None, tmp_path: Path) -> None:
+    model, rows = ChangesParameters(), torch.tensor([1, 4, 1, 0])
+    inputs = (bt.NamedTensor("x", X), bt.NamedTensor("rows", rows))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    path = tmp_path / "m.pef"
+    options = bt.Options(oracle=True, checked=True)
+    bt.compile(model, inputs, optimizers=[optimizer], path=path, options=options)
+    program = bt.load(path, options)
+    program.attach(model, inputs, optimizers=[optimizer])
+    for _ in range(3):
+        optimizer.zero_grad()
+        loss = model(X, rows)
+        loss.backward()
+        optimizer.step()
+        for part in [sections] if sections is None else [[name] for name in sections]:
+            results = program.run(["x", "rows"], [X, rows], part)
+        if sections is None:
+            torch.testing.assert_close(results[0].tensor(), loss.detach())
+    for name, parameter in model.named_parameters():
+        found = program.read(bt.symbol_name(model, name))
+        torch.testing.assert_close(found, parameter.detach(), rtol=1e-4, atol=1e-5, msg=name)
+    assert not program.manifest.host
+
+
+def test_parameters_of_replicas(tmp_path: Path) -> None:
+    model, rows = ChangesParameters(), torch.tensor([1, 4, 1, 0])
+    inputs = (bt.NamedTensor("x", X), bt.NamedTensor("rows", rows))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    options = bt.Options(data_parallel=True)
+    with pytest.raises(CaptureError, match="in place, each replica in its own way"):
+        bt.compile(model, inputs, optimizers=[optimizer], path=tmp_path / "m.pef", options=options)

@@ -180,7 +180,7 @@ class _Session:
             results = self.forward(positional, named)
             self._assigned_buffers()
             gradients = self.backward(results, loss_indices) if self.training else []
-            self._buffer_updates()  # what a checkpoint computes again may change buffers again
+            self._updates()  # what a checkpoint computes again may change buffers again
             self.outputs += gradients
         recorder.findings.raise_refused()
         captured = self.captured(results)
@@ -284,15 +284,16 @@ class _Session:
         for held, now in assigned:
             held.copy_(now)
 
-    def _buffer_updates(self) -> None:
+    def _updates(self) -> None:
+        """Buffers that the model changes in place, and parameters."""
         for node in self.inputs.values():
             now = self.recorder.node_of(self.sources[node.name])
             if now is node:
                 continue
-            if node.role != "buffer":
+            if node.role == "input":
                 raise CaptureError(
-                    f"{self.recorder.changed_at(self.sources[node.name])}: the {node.role} "
-                    f"{node.name} is changed in place; a compiled program can change buffers only."
+                    f"{self.recorder.changed_at(self.sources[node.name])}: the input {node.name} is"
+                    " changed in place; a compiled program can change buffers and parameters only."
                     " Work on a clone"
                 )
             self.outputs.append(Output(node.name, "update", now))

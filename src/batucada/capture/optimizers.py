@@ -156,9 +156,15 @@ def append_optimizers(
 ) -> Graph:
     """The graph with an update output for every parameter that has a gradient and an optimizer.
 
-    With `data_parallel` the gradients of parameters are reduced over replicas before they are read.
+    What the model changes itself is updated from there.  With `data_parallel` the gradients of
+    parameters are reduced over replicas before they are read.
     """
     writer = _Writer(graph)
+    if data_parallel and writer.changed:
+        raise CaptureError(
+            f"the model changes its parameter {next(iter(writer.changed))} in place, each replica"
+            " in its own way; compile it without data parallel, or make it a buffer"
+        )
     outputs = writer.reduced(graph.outputs) if data_parallel and specs else graph.outputs
     writer.clip([spec for spec in specs if spec.max_grad_norm is not None])
     for spec in specs:
@@ -166,7 +172,8 @@ def append_optimizers(
         for number in range(len(spec.groups)):
             with origin(spec.name, "OPT"):
                 writer.group(spec, number)
-    return graph_of(graph.name, writer.inputs, [*outputs, *writer.updates.values()])
+    kept = [out for out in outputs if out.role != "update" or out.name not in writer.updates]
+    return graph_of(graph.name, writer.inputs, [*kept, *writer.updates.values()])
 
 
 class _Writer:
@@ -175,6 +182,9 @@ class _Writer:
         self.updates: dict[str, Output] = {}
         self.gradients = {out.name: out.node for out in graph.of_role("gradient")}
         self.parameters = {node.name: node for node in graph.by_role("parameter")}
+        updates = graph.of_role("update")
+        self.changed = {out.name: out.node for out in updates if out.name in self.parameters}
+        self.parameters |= self.changed
         self.known = {node.name: node for node in graph.inputs}
         self.scalars = Scalars()
 
@@ -240,7 +250,7 @@ class _ParameterUpdate:
         self.defaults: Mapping[str, float] = group.defaults
         self._hyper = group.hyper
         self._writer, self._spec, self._number = writer, spec, number
-        self._node = writer.parameters[parameter]
+        self._name, self._node = parameter, writer.parameters[parameter]
         gradient = writer.gradients[parameter]
         if self.options.get("maximize"):
             gradient = make("neg", gradient)
@@ -259,7 +269,7 @@ class _ParameterUpdate:
 
     def state(self, key: str, shape: Shape | None = None) -> Value:
         short = _SHORT.get(key, key)
-        name = f"{self._node.name}__{self._spec.name}__{short}"
+        name = f"{self._name}__{self._spec.name}__{short}"
         kept = self._node.type if shape is None else Type(self.stored, shape)
         return self._wide(self._state(key, name, kept))
 
@@ -268,11 +278,11 @@ class _ParameterUpdate:
         return self._value(self._state(key, f"{self._spec.name}{group}__{key}", Type("f32")))
 
     def _state(self, key: str, name: str, type: Type) -> Node:
-        self._spec.state.setdefault(self._node.name, {})[key] = name
+        self._spec.state.setdefault(self._name, {})[key] = name
         return self._writer.input(name, type, "state")
 
     def keep(self, key: str, value: Value) -> None:
-        name = self._spec.state[self._node.name][key]
+        name = self._spec.state[self._name][key]
         stored = self._writer.known[name].type.dtype
         self._writer.update(name, cast(value.node, stored))
 
@@ -280,7 +290,7 @@ class _ParameterUpdate:
         return self._value(self._writer.step(self._spec))
 
     def set_parameter(self, value: Value) -> None:
-        self._writer.update(self._node.name, cast(value.node, self.stored))
+        self._writer.update(self._name, cast(value.node, self.stored))
 
 
 def _sum_of_squares(x: Node) -> Node:

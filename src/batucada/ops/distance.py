@@ -17,7 +17,7 @@ from batucada.ops.scatter import put
 from batucada.ops.view import expand, reshape
 
 
-def _norm(d: Node, p: float) -> Node:
+def p_norm(d: Node, p: float) -> Node:
     """Over the last dimension, which goes."""
     last, dtype = len(d.type.shape) - 1, d.type.dtype
     if not d.type.is_float or not d.type.shape[last]:
@@ -63,7 +63,7 @@ def _at(x: Node, dim: int) -> Node:
 
 @translates("aten._cdist_forward.default")
 def _cdist(x: Node, y: Node, p: float, _mode: int | None) -> Node:
-    return _norm(make("sub", _at(x, -2), _at(y, -3)), p)
+    return p_norm(make("sub", _at(x, -2), _at(y, -3)), p)
 
 
 @translates("aten._cdist_backward.default")
@@ -100,7 +100,7 @@ def _pdist(x: Node, p: float = 2) -> Node:
     rows = x.type.shape[0]
     if rows < 2:
         return full((0,), 0, x.type.dtype)
-    return _norm(_differences(x, _pairs(rows)), p)
+    return p_norm(_differences(x, _pairs(rows)), p)
 
 
 @translates("aten._pdist_backward.default")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from batucada.ir.graph import Node
 from batucada.ops.base import make, translates
 from batucada.ops.create import full, scalar
+from batucada.ops.distance import p_norm
 from batucada.ops.elementwise import cast
 from batucada.ops.index import checked
 from batucada.ops.view import reshape, unsqueeze
@@ -30,6 +31,20 @@ def _embedding(
     rank = len(index.type.shape)
     taken = make("take", _lined_up(weight, rank), index, dims=(rank - 2,))
     return reshape(taken, (*indices.type.shape, width))
+
+
+@translates("aten.embedding_renorm.default")
+def _embedding_renorm(weight: Node, indices: Node, most: float, norm_type: float) -> Node:
+    """Rows that are looked up and whose norm is more than `most` are scaled down to that."""
+    rows = weight.type.shape[0]
+    index = _rows(reshape(indices, (indices.type.size,)), rows)
+    ones = full(index.type.shape, 1, weight.type.dtype)
+    used = make("put", full((rows, 1), 0, weight.type.dtype), ones, index, dims=(0,), mode="add")
+    norm = unsqueeze(p_norm(weight, norm_type), 1)
+    limit = scalar(most, weight.type.dtype)
+    scale = make("div", limit, make("add", norm, scalar(1e-7, weight.type.dtype)))  # as PyTorch
+    is_long = make("and", make("gt", norm, limit), make("gt", used, scalar(0, weight.type.dtype)))
+    return make("where", is_long, make("mul", weight, scale), weight)
 
 
 @translates("aten.embedding_dense_backward.default")
