@@ -30,6 +30,24 @@ class Model(nn.Module):
         return (self.second(hidden) ** 2).mean(), hidden
 
 
+@torch.library.custom_op("batucada_tests::halve", mutates_args=("where",))
+def halve(x: torch.Tensor, where: list[torch.Tensor]) -> torch.Tensor:
+    for tensor in where:
+        tensor.mul_(0.5)
+    return x + 1
+
+
+@halve.register_fake
+def _(x: torch.Tensor, where: list[torch.Tensor]) -> torch.Tensor:
+    return torch.empty_like(x)
+
+
+def changed_by_pytorch(h: torch.Tensor) -> torch.Tensor:
+    first, second = h.detach() * 1, h.detach().exp()
+    made = halve(h.detach(), [first, second[1:3]])
+    return h * first * second * made
+
+
 def eye(x: torch.Tensor) -> torch.Tensor:
     return torch.eye(5, device=x.device)
 
@@ -52,6 +70,7 @@ CASES = {
         nn.CrossMapLRN2d(3)(h.reshape(1, 6, 5, 1)).reshape(6, 5)
         + torch.linalg.matrix_exp(h[:5]).sum()
     ),
+    "changes of arguments": changed_by_pytorch,
     "of a view": lambda h: torch.linalg.inv(h.T[:, :5].T + 4 * eye(h)),
 }
 

@@ -24,11 +24,7 @@ OWN_GENERATOR = "a torch.Generator of the model's own cannot be compiled; leave 
 
 
 def why_not_on_host(func: Any, args: Any, kwargs: dict[str, Any]) -> str | None:
-    """None where its results depend on its arguments alone, a generator among them, and it writes
-    to none of them.
-    """
-    if func._schema.is_mutable:
-        return "it changes its argument; write one that returns the new tensor"
+    """None where its results depend on its arguments alone, a generator among them."""
     if not draws(func):
         return None
     if any(isinstance(value, torch.Generator) for value in (*args, *kwargs.values())):
@@ -74,41 +70,62 @@ def results_without_data(func: Any, args: Any, kwargs: dict[str, Any], where: st
 def host_nodes(
     func: Any, args: Any, kwargs: dict[str, Any], out: Any, node_of: Any, generator: Generator
 ) -> list[tuple[torch.Tensor, Node]]:
-    """Each tensor among the results `out` (tensors without data) with the node that makes it.
-    What an operator draws is one more that the program's `generator` gives.
+    """Each tensor among the results `out` (tensors without data), and each argument that is
+    changed, with the node that makes it.  What an operator draws is one more that the program's
+    `generator` gives.
     """
-    tensors: list[Node] = []
+    changed = changed_tensors(func, args, kwargs)
+    written = _Form(func, node_of)
+    kept = {k: v for k, v in kwargs.items() if k not in WHERE_TENSORS_ARE}
+    text = {
+        "args": written.form(list(args)),
+        "kwargs": {k: written.form(v) for k, v in kept.items()},
+    }
+    if draws(func):
+        text["kwargs"]["generator"] = {"generator": len(written.tensors)}
+        written.tensors.append(generator.stream()[0])
+    if changed:
+        text["changes"] = [written.number[id(tensor)] for tensor in changed]
+    call = tuple(written.tensors), str(func), json.dumps(text)
+    flops = _flops(func, args, kwargs, out)
+    found = []
+    for index, result in enumerate([*leaves(out), *changed]):
+        if isinstance(result, torch.Tensor):
+            node = host_call(*call, index, type_of(result), flops if not found else 0)
+            found.append((result, node))
+    return found
 
-    def form(value: Any) -> Any:
+
+class _Form:
+    """Arguments as JSON holds them, see `ops.host`, and the tensors among them."""
+
+    def __init__(self, func: Any, node_of: Any) -> None:
+        self._func, self._node_of = func, node_of
+        self.tensors: list[Node] = []
+        self.number: dict[int, int] = {}  # of each tensor by its id
+
+    def form(self, value: Any) -> Any:
         if isinstance(value, torch.Tensor):
-            tensors.append(node_of(value))
-            return {"complex" if value.is_complex() else "tensor": len(tensors) - 1}
+            self.number[id(value)] = len(self.tensors)
+            self.tensors.append(self._node_of(value))
+            return {"complex" if value.is_complex() else "tensor": self.number[id(value)]}
         if isinstance(value, torch.dtype):
             return {"dtype": str(value).removeprefix("torch.")}
         if isinstance(value, list | tuple):
-            return [form(item) for item in value]
+            return [self.form(item) for item in value]
         if value is None or isinstance(value, bool | int | float | str):
             return value
-        raise CaptureError(f"{func}: an argument of type {type(value).__name__} cannot be kept")
+        kind = type(value).__name__
+        raise CaptureError(f"{self._func}: an argument of type {kind} cannot be kept")
 
-    kept = {k: v for k, v in kwargs.items() if k not in WHERE_TENSORS_ARE}
-    text = {"args": form(list(args)), "kwargs": {k: form(v) for k, v in kept.items()}}
-    if draws(func):
-        text["kwargs"]["generator"] = {"generator": len(tensors)}
-        tensors.append(generator.stream()[0])
-    flops = _flops(func, args, kwargs, out)
+
+def changed_tensors(func: Any, args: Any, kwargs: dict[str, Any]) -> list[torch.Tensor]:
+    """Those among its arguments that an operator changes."""
     found = []
-    for index, result in enumerate(leaves(out)):
-        if isinstance(result, torch.Tensor):
-            node = host_call(
-                tuple(tensors),
-                str(func),
-                json.dumps(text),
-                index,
-                type_of(result),
-                flops if not found else 0,
-            )
-            found.append((result, node))
+    for position, argument in enumerate(func._schema.arguments):
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            value = args[position] if position < len(args) else kwargs.get(argument.name)
+            found += [leaf for leaf in leaves(value) if isinstance(leaf, torch.Tensor)]
     return found
 
 

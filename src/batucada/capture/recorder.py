@@ -23,6 +23,7 @@ from batucada.capture.folding import folded, has_fixed_results, positions, value
 from batucada.capture.guards import value_that_passes
 from batucada.capture.hosting import (
     WHERE_TENSORS_ARE,
+    changed_tensors,
     host_nodes,
     results_without_data,
     why_not_on_host,
@@ -90,10 +91,7 @@ class Recorder(TorchDispatchMode):
         return False
 
     def own(self, tensor: torch.Tensor, node: Node) -> None:
-        if tensor.is_complex():
-            self._complex.own(tensor, node)
-        else:
-            self._aliases.own(tensor, node)
+        (self._complex if tensor.is_complex() else self._aliases).own(tensor, node)
 
     def bind(self, tensor: torch.Tensor, node: Node) -> None:
         if tensor.is_complex():
@@ -297,9 +295,7 @@ class Recorder(TorchDispatchMode):
         """An operator that changes its first argument, by the one that returns a new tensor."""
         new = functional_form(operator)
         if new is None:
-            why = why or "it changes its argument; write one that returns the new tensor"
-        if new is None or torch.Tag.nondeterministic_seeded in operator.func.tags:
-            return self._report(operator, args, kwargs, where, why)
+            return self._call_host(operator, args, kwargs, where, why)
         with self:
             result = new(*args, **kwargs)
         self._change(args[0], self.node_of(result), where)
@@ -318,8 +314,12 @@ class Recorder(TorchDispatchMode):
         self.findings.hosted.append((operator.name, where))
         with origin(where, self.section):
             found = host_nodes(func, args, kwargs, out, self.node_of, self.generator)
+        changed = {id(tensor) for tensor in changed_tensors(func, args, kwargs)}
         for tensor, node in found:
-            self.bind(tensor, node)
+            if id(tensor) in changed:
+                self._change(tensor, node, where)
+            else:
+                self.bind(tensor, node)
         if operator.is_view:
             self._aliases.bind_view(out, func, args, kwargs)
         return out

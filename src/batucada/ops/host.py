@@ -4,7 +4,8 @@ A call is written down as data: `target` is the operator's name with its overloa
 arguments as JSON, in which `{"tensor": i}` stands for the i-th argument of the node,
 `{"complex": i}` for that seen as complex numbers, whose parts are its last dimension,
 `{"generator": i}` for a generator of random numbers with that seed, i32[], and `{"dtype": name}`
-for a dtype of PyTorch.  An operator with several results is several nodes: see `call_key`.
+for a dtype of PyTorch.  `changes` are the tensors that the operator changes: what becomes of them
+follows its results.  An operator with several results is several nodes: see `call_key`.
 """
 
 from __future__ import annotations

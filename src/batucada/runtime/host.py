@@ -33,7 +33,7 @@ class HostStage:
         args = [view.tensor() for view in self._args]
         try:
             with torch.no_grad():
-                results = tree_leaves(_call(self._operator, self._form, args))
+                results = _call(self._operator, self._form, args)
             for index, view in self._results.items():
                 view.tensor().copy_(as_kept(results[index]))
         except Exception as error:
@@ -74,11 +74,15 @@ def evaluate_call(
 ) -> np.ndarray:
     """The oracle's value of a result: half precision is held in float32 there."""
     tensors = [torch.from_numpy(np.require(array, requirements=("C", "W"))) for array in arrays]
-    value = as_kept(tree_leaves(_call(_operator(target), json.loads(form), tensors))[result])
+    value = as_kept(_call(_operator(target), json.loads(form), tensors)[result])
     return (value.float() if dtype in ("bf16", "f16") else value).numpy()
 
 
-def _call(operator: Callable[..., Any], form: Any, tensors: Sequence[torch.Tensor]) -> Any:
+def _call(operator: Callable[..., Any], form: Any, given: Sequence[torch.Tensor]) -> list[Any]:
+    """What it returns, and then what it changes: clones of what is given."""
+    changes = form.get("changes", [])
+    tensors = [t.clone() if i in changes else t for i, t in enumerate(given)]
+
     def value(item: Any) -> Any:
         if isinstance(item, list):
             return [value(part) for part in item]
@@ -92,7 +96,8 @@ def _call(operator: Callable[..., Any], form: Any, tensors: Sequence[torch.Tenso
         return item
 
     kwargs = {key: value(item) for key, item in form["kwargs"].items()}
-    return operator(*value(form["args"]), **kwargs)
+    returned = operator(*value(form["args"]), **kwargs)
+    return [*tree_leaves(returned), *(tensors[i] for i in changes)]
 
 
 def _operator(target: str) -> Callable[..., Any]:
