@@ -13,7 +13,7 @@ from batucada.errors import PefError
 from batucada.ir.types import ITEM_BYTES, DType
 from batucada.pef.typed_json import from_json, to_json
 
-FORMAT_VERSION = 8
+FORMAT_VERSION = 9
 """Raised by one whenever a field is added, removed or means something else."""
 
 Role = Literal[
