@@ -224,7 +224,7 @@ def _check(
     job: Job, checkpoints: Path, before: int, figures: Figures, reference: Path, finished: bool
 ) -> None:
     """Every checkpoint is whole, none is lost, and each is what it would have been."""
-    newest = _newest_step(checkpoints)
+    newest, last = _newest_step(checkpoints), _newest_step(reference)
     if newest < before:
         job.fail(f"checkpoint {before} is lost: the newest is {newest}")
     for path in sorted(checkpoints.glob("step-*")):
@@ -235,10 +235,10 @@ def _check(
         twin = reference / path.name
         if twin.exists():
             figures.compared += 1
-            if not _same(_state(stored), _state(_whole(twin))):
+            if not _same(_state(stored, last), _state(_whole(twin), last)):
                 job.fail(f"{path} differs from {twin}")
-    if finished and newest != _newest_step(reference):
-        job.fail(f"the training ended at step {newest}, not {_newest_step(reference)}")
+    if finished and newest != last:
+        job.fail(f"the training ended at step {newest}, not {last}")
 
 
 def _whole(path: Path) -> Stored | None:
@@ -246,9 +246,15 @@ def _whole(path: Path) -> Stored | None:
     return found if isinstance(found, Stored) else None
 
 
-def _state(stored: Stored | None) -> Any:
+def _state(stored: Stored | None, last: int) -> Any:
+    """Without the epoch after the last step: a training that was told to stop there is still in it,
+    one that came to its end is past it.
+    """
     assert stored is not None, "the checkpoints of the training that nobody killed are whole"
-    return torch.load(io.BytesIO(stored.files[STATE]), weights_only=True)
+    state = torch.load(io.BytesIO(stored.files[STATE]), weights_only=True)
+    if state["progress"]["step"] == last:
+        del state["progress"]
+    return state
 
 
 def _same(one: Any, other: Any) -> bool:
