@@ -9,7 +9,6 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-import torch
 from torch import distributed
 
 from batucada.errors import PefMismatchError
@@ -17,6 +16,7 @@ from batucada.ops.random import RUN, SEED
 from batucada.pef import Manifest, PlaceRecord
 from batucada.pef.manifest import manifest_text
 from batucada.runtime.device import Device
+from batucada.runtime.gloo import GlooSums
 from batucada.runtime.group import collective, keep_gloo_from_preempting
 from batucada.runtime.rendezvous import ranks_text
 from batucada.runtime.shared import SharedSums, shared_memory
@@ -87,24 +87,6 @@ class Replicas:
             with collective(_REDUCING):
                 self._sums.begin(self._begun)
             self._begun += 1
-
-
-class GlooSums:
-    """The sums of buckets over all ranks, by Gloo's all_reduce."""
-
-    def __init__(self, buckets: Sequence[torch.Tensor]) -> None:
-        self._buckets = buckets
-        self._works: dict[int, distributed.Work] = {}
-
-    def begin(self, number: int) -> None:
-        """That bucket is full: its sums are on their way."""
-        work = distributed.all_reduce(self._buckets[number], async_op=True)
-        assert work is not None
-        self._works[number] = work
-
-    def finish(self, number: int) -> None:
-        """Wait until that bucket holds the sums."""
-        self._works.pop(number).wait()
 
 
 def _sums(device: Device, buckets: Sequence[PlaceRecord]) -> GlooSums | SharedSums:
