@@ -10,17 +10,15 @@ import torch
 
 from batucada.capture.dtypes import type_of
 from batucada.capture.leaves import leaves, mapped
-from batucada.capture.operator import without_data
+from batucada.capture.operator import is_written, without_data
 from batucada.errors import CaptureError
 from batucada.ir.graph import Node
+from batucada.ops.distributions import OWN_GENERATOR
 from batucada.ops.host import host_call
 from batucada.ops.random import Generator
 
 WHERE_TENSORS_ARE = {"layout", "device", "pin_memory", "memory_format", "non_blocking"}
 """Options that mean nothing in a compiled program."""
-
-
-OWN_GENERATOR = "a torch.Generator of the model's own cannot be compiled; leave it out"
 
 
 def why_not_on_host(func: Any, args: Any, kwargs: dict[str, Any]) -> str | None:
@@ -68,14 +66,20 @@ def results_without_data(func: Any, args: Any, kwargs: dict[str, Any], where: st
 
 
 def host_nodes(
-    func: Any, args: Any, kwargs: dict[str, Any], out: Any, node_of: Any, generator: Generator
+    func: Any,
+    args: Any,
+    kwargs: dict[str, Any],
+    out: Any,
+    node_of: Any,
+    generator: Generator,
+    where: str,
 ) -> list[tuple[torch.Tensor, Node]]:
     """Each tensor among the results `out` (tensors without data), and each argument that is
     changed, with the node that makes it.  What an operator draws is one more that the program's
     `generator` gives.
     """
     changed = changed_tensors(func, args, kwargs)
-    written = _Form(func, node_of)
+    written = _Form(node_of, f"{where}: {func}")
     kept = {k: v for k, v in kwargs.items() if k not in WHERE_TENSORS_ARE}
     text = {
         "args": written.form(list(args)),
@@ -99,8 +103,8 @@ def host_nodes(
 class _Form:
     """Arguments as JSON holds them, see `ops.host`, and the tensors among them."""
 
-    def __init__(self, func: Any, node_of: Any) -> None:
-        self._func, self._node_of = func, node_of
+    def __init__(self, node_of: Any, call: str) -> None:
+        self._node_of, self._call = node_of, call
         self.tensors: list[Node] = []
         self.number: dict[int, int] = {}  # of each tensor by its id
 
@@ -116,14 +120,14 @@ class _Form:
         if value is None or isinstance(value, bool | int | float | str):
             return value
         kind = type(value).__name__
-        raise CaptureError(f"{self._func}: an argument of type {kind} cannot be kept")
+        raise CaptureError(f"{self._call}: an argument of type {kind} cannot be kept")
 
 
 def changed_tensors(func: Any, args: Any, kwargs: dict[str, Any]) -> list[torch.Tensor]:
     """Those among its arguments that an operator changes."""
     found = []
     for position, argument in enumerate(func._schema.arguments):
-        if argument.alias_info is not None and argument.alias_info.is_write:
+        if is_written(argument):
             value = args[position] if position < len(args) else kwargs.get(argument.name)
             found += [leaf for leaf in leaves(value) if isinstance(leaf, torch.Tensor)]
     return found

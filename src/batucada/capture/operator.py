@@ -83,7 +83,7 @@ def functional_form(operator: Operator) -> Any:
 
 def outs_of(func: Any) -> tuple[str, ...]:
     """`out` of `aten.add.out`"""
-    return tuple(a.name for a in func._schema.arguments if a.kwarg_only and _is_written(a))
+    return tuple(a.name for a in func._schema.arguments if a.kwarg_only and is_written(a))
 
 
 @functools.cache
@@ -91,7 +91,7 @@ def form_without_outs(func: Any) -> Any:
     """The operator that returns what this one writes to `out`, None if there is none: the overload
     that is called with the same arguments.
     """
-    shared = {a.name: str(a.type) for a in func._schema.arguments if not _is_written(a)}
+    shared = {a.name: str(a.type) for a in func._schema.arguments if not is_written(a)}
     for overload in func.overloadpacket.overloads():
         found = getattr(func.overloadpacket, overload)
         named = {a.name: a for a in found._schema.arguments}
@@ -137,10 +137,10 @@ def without_data(value: Any) -> Any:
 
 def _changes_first_argument(func: Any) -> bool:
     arguments = func._schema.arguments
-    return bool(arguments) and not arguments[0].kwarg_only and _is_written(arguments[0])
+    return bool(arguments) and not arguments[0].kwarg_only and is_written(arguments[0])
 
 
-def _is_written(argument: Any) -> bool:
+def is_written(argument: Any) -> bool:
     return argument.alias_info is not None and argument.alias_info.is_write
 
 

@@ -313,7 +313,7 @@ class Recorder(TorchDispatchMode):
             out = results_without_data(func, args, kwargs, where)
         self.findings.hosted.append((operator.name, where))
         with origin(where, self.section):
-            found = host_nodes(func, args, kwargs, out, self.node_of, self.generator)
+            found = host_nodes(func, args, kwargs, out, self.node_of, self.generator, where)
         changed = {id(tensor) for tensor in changed_tensors(func, args, kwargs)}
         for tensor, node in found:
             if id(tensor) in changed:

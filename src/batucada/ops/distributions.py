@@ -14,10 +14,12 @@ from batucada.ops.elementwise import cast
 from batucada.ops.random import integers, log_uniform, normal, uniform, words
 from batucada.ops.view import expand, reshape
 
+OWN_GENERATOR = "a torch.Generator of the model's own cannot be compiled; leave it out"
+
 
 def refuse_own(generator: Any) -> None:
     if generator is not None:
-        raise TypeRuleError("a torch.Generator of the model's own cannot be compiled; leave it out")
+        raise TypeRuleError(OWN_GENERATOR)
 
 
 def _creates(draw: Callable[[Shape, DType], Node]) -> Callable[..., Node]:
