@@ -40,7 +40,7 @@ def numbers() -> list[Case]:
         "of integers": lambda x: x * (-(x > 0).sum().item() % 5 + x.argmax().item() // 2),
         "a mean": lambda x: x.relu().sum() / (x > 0).sum().item(),
         "true division": lambda x: x * ((x > 0).sum().item() / x.argmax().add(1).item()),
-        "power": lambda x: x.abs() ** x.mean().exp().item(),
+        "power": lambda x: x * x.detach().abs() ** x.mean().exp().item(),
         "clamp": lambda x: x.clamp(x.mean().item() - 0.5, 0.7),
         "comparison": lambda x: x * (x > x.mean().item()),
         "full": lambda x: x * torch.full((4,), x.mean().item()),

@@ -40,6 +40,7 @@ def recordable_methods(values: Values) -> Iterator[None]:
         (torch, "compile", _as_written),
         (torch.SymFloat, "__format__", _written),
         (torch.SymInt, "__format__", _written),
+        (torch.SymFloat, "__int__", _whole),
         (torch, "stft", _with_window(torch.stft)),
         (torch, "istft", _with_window(torch.istft)),
         (torch.Tensor, "new_tensor", _new_tensor),
@@ -91,6 +92,10 @@ def _with_data(device: Any) -> Any:
 def _written(number: Any, _: str) -> str:
     """A number that is not known in a message."""
     return str(number)
+
+
+def _whole(number: Any) -> int:
+    return number.node.int_()
 
 
 def _as_written(model: Any = None, **_: Any) -> Any:
