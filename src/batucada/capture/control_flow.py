@@ -56,11 +56,13 @@ def _loop(
     return carried
 
 
-def _scan(combine: Callable[..., Any], start: Any, xs: Any, additional: Any) -> tuple[Any, ...]:
+def _scan(
+    combine: Callable[..., Any], start: Any, xs: Any, additional_inputs: Any
+) -> tuple[Any, ...]:
     """`combine` takes and returns flat tensors: those carried, then those of a step."""
     carried, steps = list(start), []
     for index in range(xs[0].shape[0]):
-        found = combine(*carried, *(x[index] for x in xs), *additional)
+        found = combine(*carried, *(x[index] for x in xs), *additional_inputs)
         carried = found[: len(start)]
         steps.append(found[len(start) :])
     return *carried, *(torch.stack(step) for step in zip(*steps, strict=True))
