@@ -341,6 +341,7 @@ def policies(rank: int, path: Path) -> dict[str, int]:
     return {name: os.sched_getscheduler(thread) for thread, name in names.items()}
 
 
+@pytest.mark.skipif(torch.__version__.startswith("2.9."), reason="the thread has no name yet")
 def test_the_polling_thread_of_gloo_preempts_none_of_ours(tmp_path: Path) -> None:
     path = compiled(tmp_path, sgd, BATCH, data_parallel=True)
     for found in run_ranks(policies, 2, path):
