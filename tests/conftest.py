@@ -24,7 +24,8 @@ WHOLE_PROGRAMS = (
     "apps/", "robustness/", "pef/test_read_write", "ops/test_against_eager",
     "ops/test_index_errors", "codegen/test_scalar", "codegen/test_random", "capture/test_in_place",
     "checkpoint/test_resume", "runtime/test_random_", "runtime/test_loop", "runtime/test_host",
-    "runtime/test_data_parallel", "runtime/test_panels", "runtime/test_oracle",
+    "runtime/test_data_parallel", "runtime/test_gloo", "runtime/test_shared",
+    "runtime/test_panels", "runtime/test_oracle",
 )  # fmt: skip
 """Tests that compile many programs or start processes: `make check` leaves them to `make test`."""
 

@@ -99,11 +99,8 @@ ENDED = r"\(the process of rank 1 has ended\)"
     ("act", "timeout_s", "says"),
     [
         (sys.exit, 30, f"rank 1 has ended, without an error of Python's {ENDED}"),
-        pytest.param(kill, 30, f"rank 1 does not answer any more {ENDED}", marks=pytest.mark.slow),
-        pytest.param(
-            partial(time.sleep, 9), 6, r"rank 1 is alive and late: .* \(Timed out after 3 s\)",
-            marks=pytest.mark.slow,
-        ),
+        (kill, 30, f"rank 1 does not answer any more {ENDED}"),
+        (partial(time.sleep, 9), 6, r"rank 1 is alive and late: .* \(Timed out after 3 s\)"),
     ],
     ids=["ended", "killed", "late"],
 )  # fmt: skip
