@@ -10,7 +10,6 @@ import torch
 from batucada.capture.folding import positions
 from batucada.capture.leaves import leaves
 from batucada.capture.operator import Operator, form_without_outs
-from batucada.errors import CaptureError
 
 _PRODUCTS = frozenset(
     {"aten.mm", "aten.addmm", "aten.bmm", "aten.baddbmm", "aten.convolution", "aten.mv"}
@@ -67,12 +66,14 @@ def in_memory_order(args: Any, kwargs: dict[str, Any], run: Callable[..., Any]) 
 
 
 def written_to_outs(
-    operator: Operator, args: Any, kwargs: dict[str, Any], run: Callable[..., Any], where: str
+    operator: Operator, args: Any, kwargs: dict[str, Any], run: Callable[..., Any]
 ) -> Any:
-    """An operator with `out=`, by the one that returns new tensors."""
+    """An operator with `out=`, by the one that returns new tensors; NotImplemented where there is
+    none.
+    """
     new = form_without_outs(operator.func)
     if new is None:
-        raise CaptureError(f"{where}: {operator.name} cannot be compiled; leave out= away")
+        return NotImplemented
     outs = tuple(kwargs[name] for name in operator.outs)
     others = {name: value for name, value in kwargs.items() if name not in operator.outs}
     for out, result in zip(outs, leaves(run(new, *args, **others)), strict=True):

@@ -236,15 +236,14 @@ class Recorder(TorchDispatchMode):
         return args[0]
 
     def _by_others(self, operator: Operator, args: Any, kwargs: dict[str, Any], where: str) -> Any:
-        """The results by other operators; NotImplemented for one that is taken as it is.  Some
-        decompositions hold for some shapes only.
-        """
+        """By other operators; NotImplemented where none hold: some do for some shapes only."""
+        made = NotImplemented
         if operator.outs:
-            return written_to_outs(operator, args, kwargs, self._again, where)
-        if operator.base.endswith("empty_strided"):
+            made = written_to_outs(operator, args, kwargs, self._again)
+        elif operator.base.endswith("empty_strided"):
             made = in_memory_order(args, kwargs, self._again)
-            if made is not NotImplemented:
-                return made
+        if made is not NotImplemented:
+            return made
         if concerns_complex(operator, args, kwargs):
             return self._dispatch_complex(operator, args, kwargs, where)
         if operator.translation is None and operator.decomposes:
