@@ -104,6 +104,15 @@ def test_constants_that_only_steer_are_not_kept() -> None:
     assert not captured(where_of_constants).constants
 
 
+@pytest.mark.parametrize(("value", "by_places"), [(0.0, False), ([1.0, 2.0, 3.0], True)])
+def test_a_mask_stays_one_where_one_number_is_written(value: object, by_places: bool) -> None:
+    def assigned(x: torch.Tensor) -> torch.Tensor:
+        return x.index_put((torch.eye(3, 4) > 0,), torch.tensor(value))
+
+    constants = captured(assigned).constants.values()
+    assert (torch.int64 in {tensor.dtype for tensor in constants}) is by_places
+
+
 def raise_if_any(x: torch.Tensor) -> torch.Tensor:
     if x.max() is not None and (x > 1e6).any():
         message = "too large"

@@ -23,7 +23,8 @@ def adjusted(
     operator: Operator, args: Any, kwargs: dict[str, Any], run: Callable[..., Any], value: Any
 ) -> tuple[Any, dict[str, Any]]:
     """Everything is made without data; operands of mixed dtypes are cast, as SambaFlow does; masks
-    whose `value(mask)` is known are places.  `run(func, *args)` calls so that it is recorded.
+    whose `value(mask)` is known are places, unless one number is written to all of them.
+    `run(func, *args)` calls so that it is recorded.
     """
     if kwargs.get("device") is not None:
         kwargs = {**kwargs, "device": torch.device("meta")}
@@ -36,7 +37,7 @@ def adjusted(
             )
     elif operator.packet in _LABELLED:
         args = tuple(run(torch.Tensor.long, a) if _is_small_integer(a) else a for a in args)
-    elif operator.base.endswith("index_put"):
+    elif operator.base.endswith("index_put") and args[2].numel() != 1:
         args = (args[0], positions(args[1], value), *args[2:])
     return args, kwargs
 
